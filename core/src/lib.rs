@@ -1,0 +1,21 @@
+//! Decides what container networks look like; never touches the machine.
+//!
+//! The modules are listed in the order the data flows, and each may use only those above it
+//! (`tests/tidy.rs` checks that):
+//!
+//! ```text
+//! Request ──decide──▶ State ──lower──▶ Topology ┐
+//!                                               ├─diff──▶ Plan ──apply──▶ kernel
+//! kernel ──observe────────────────▶ Topology    ┘
+//! ```
+
+pub mod name;
+pub mod ruleset;
+pub mod model;
+pub mod state;
+pub mod pool;
+pub mod decide;
+pub mod lower;
+pub mod diff;
+pub mod engine;
+pub mod fake;

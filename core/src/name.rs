@@ -1,0 +1,243 @@
+//! Names and identities: parsed once at the door, never bare strings inside.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a name was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} name {name:?} is not valid: {why}")]
+pub struct BadName {
+    pub kind: &'static str,
+    pub name: String,
+    pub why: &'static str,
+}
+
+const CHARACTERS: &str =
+    "it starts with a letter or digit and goes on with letters, digits, '_', '.' or '-'";
+
+fn check_name(kind: &'static str, name: &str) -> Result<(), BadName> {
+    let bad = |why| Err(BadName { kind, name: name.to_owned(), why });
+    if name.is_empty() || name.len() > 63 {
+        return bad("it has 1 to 63 characters");
+    }
+    let good = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(good) {
+        return bad(CHARACTERS);
+    }
+    Ok(())
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadName;
+            fn from_str(name: &str) -> Result<Self, BadName> {
+                $check($kind, name)?;
+                Ok(Self(name.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = BadName;
+            fn try_from(name: String) -> Result<Self, BadName> {
+                name.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// What users call a network: `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}`.
+    NetworkName, "network", check_name
+);
+name!(
+    /// What users call a container, or the handle of a foreign network namespace
+    /// (`pid:1234`, `netns:/run/netns/x`), which is a name too.
+    ContainerName, "container", check_container
+);
+name!(
+    /// A host name in the sense of RFC 1123, at most 63 characters; also aliases.
+    HostName, "host", check_host
+);
+name!(
+    /// A network interface's name as the kernel takes it (`dev_valid_name`): at most 15 bytes,
+    /// neither `.` nor `..`, no `/`, no `:`, no space.
+    IfName, "interface", check_interface
+);
+
+fn check_container(kind: &'static str, name: &str) -> Result<(), BadName> {
+    let bad = |why| Err(BadName { kind, name: name.to_owned(), why });
+    if let Some(pid) = name.strip_prefix("pid:") {
+        return match pid.parse::<u32>() {
+            Ok(1..) => Ok(()),
+            _ => bad("pid: is followed by the number of a process"),
+        };
+    }
+    if let Some(path) = name.strip_prefix("netns:") {
+        return match path.starts_with('/') && path.len() < 4096 {
+            true => Ok(()),
+            false => bad("netns: is followed by an absolute path"),
+        };
+    }
+    check_name(kind, name)
+}
+
+fn check_host(kind: &'static str, name: &str) -> Result<(), BadName> {
+    let bad = |why| Err(BadName { kind, name: name.to_owned(), why });
+    if name.is_empty() || name.len() > 253 {
+        return bad("it has 1 to 253 characters");
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    };
+    match name.split('.').all(label) {
+        true => Ok(()),
+        false => bad("each part between dots is 1 to 63 letters, digits, '_' or inner '-'"),
+    }
+}
+
+fn check_interface(kind: &'static str, name: &str) -> Result<(), BadName> {
+    let bad = |why| Err(BadName { kind, name: name.to_owned(), why });
+    if name.is_empty() || name.len() > 15 {
+        return bad("it has 1 to 15 bytes");
+    }
+    if name == "." || name == ".." || name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace())
+    {
+        return bad("it may not be '.' or '..' nor hold '/', ':' or a space");
+    }
+    Ok(())
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Returns the address Twinax gives to whoever owns `addr`: locally administered, and as
+    /// unique and as stable as the address it is made from.
+    pub fn of(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(v4) => {
+                let [a, b, c, d] = v4.octets();
+                Self([0x02, 0x74, a, b, c, d])
+            }
+            IpAddr::V6(v6) => {
+                let o = v6.octets();
+                let folded: [u8; 4] = std::array::from_fn(|n| o[n] ^ o[n + 4] ^ o[n + 8]);
+                Self([0x06, folded[0] ^ folded[1], folded[2] ^ folded[3] ^ o[12], o[13], o[14], o[15]])
+            }
+        }
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let bad = |why| BadName { kind: "MAC", name: text.to_owned(), why };
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|p| p.len() == 2);
+            *byte = part
+                .and_then(|p| u8::from_str_radix(p, 16).ok())
+                .ok_or_else(|| bad("it is six pairs of hexadecimal digits, 02:00:5e:00:53:01"))?;
+        }
+        if parts.next().is_some() {
+            return Err(bad("it is six pairs of hexadecimal digits, 02:00:5e:00:53:01"));
+        }
+        if bytes[0] & 1 == 1 || bytes == [0; 6] {
+            return Err(bad("a container's address is unicast and not all zero"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = BadName;
+    fn try_from(text: String) -> Result<Self, BadName> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+/// The transport protocols whose ports can be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proto {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Proto {
+    /// IANA's protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+impl FromStr for Proto {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(BadName { kind: "protocol", name: text.to_owned(), why: "tcp, udp or sctp" }),
+        }
+    }
+}

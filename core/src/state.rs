@@ -1,0 +1,395 @@
+//! What users asked for and what we promised them: this is what is stored.
+//!
+//! A [`State`] may be partial. Each [`Table`] knows which rows it speaks about, and panics in
+//! debug builds when asked for another: so a request that needs a row it did not load is found
+//! by the first test that runs it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{HostsView, Sysctl},
+    name::{ContainerName, HostName, IfName, Mac, NetworkName, Proto},
+    pool::Leases,
+    ruleset::Group,
+};
+
+/// The network a container joins when it names none, as `docker0` is Docker's.
+pub const DEFAULT_NETWORK: &str = "default";
+
+/// All promises, or those within some [`Keys`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub host: Host,
+    pub networks: Table<NetworkName, Network>,
+    /// Which addresses of a network are given out; apart from `networks`, as it changes often.
+    pub leases: Table<NetworkName, Leases>,
+    pub containers: Table<ContainerName, Container>,
+    /// Who has which port of the host.
+    pub ports: Table<PortKey, Vec<PortClaim>>,
+}
+
+/// Which rows a request needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// Everything there is.
+    pub all: bool,
+    /// Every network's definition and leases, but not every container.
+    pub all_networks: bool,
+    pub networks: BTreeSet<NetworkName>,
+    /// A container brings the networks it is attached to, and the ports it publishes.
+    pub containers: BTreeSet<ContainerName>,
+    pub ports: BTreeSet<PortKey>,
+}
+
+/// Rows of one kind, and which of them are spoken about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table<K: Ord, V> {
+    rows: BTreeMap<K, V>,
+    known: Known<K>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Known<K: Ord> {
+    All,
+    Only(BTreeSet<K>),
+}
+
+impl<K: Ord, V> Default for Table<K, V> {
+    /// An empty table that speaks about every row.
+    fn default() -> Self {
+        Self { rows: BTreeMap::new(), known: Known::All }
+    }
+}
+
+impl<K: Ord + Clone + std::fmt::Debug, V> Table<K, V> {
+    /// A table that speaks only about `keys`.
+    pub fn only(keys: BTreeSet<K>) -> Self {
+        Self { rows: BTreeMap::new(), known: Known::Only(keys) }
+    }
+
+    fn check(&self, key: &K) {
+        if let Known::Only(keys) = &self.known {
+            debug_assert!(keys.contains(key), "{key:?} was not loaded");
+        }
+    }
+
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.check(key);
+        self.rows.get(key)
+    }
+
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.check(key);
+        self.rows.get_mut(key)
+    }
+
+    pub fn insert(&mut self, key: K, row: V) -> Option<V> {
+        self.check(&key);
+        self.rows.insert(key, row)
+    }
+
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        self.check(key);
+        self.rows.remove(key)
+    }
+
+    /// Every row there is; only a table that speaks about all rows may be asked.
+    pub fn all(&self) -> &BTreeMap<K, V> {
+        debug_assert!(matches!(self.known, Known::All), "not every row was loaded");
+        &self.rows
+    }
+
+    /// The rows that are here, which need not be all.
+    pub fn loaded(&self) -> &BTreeMap<K, V> {
+        &self.rows
+    }
+
+    /// Speaks about `key` too, from here on.
+    pub fn learn(&mut self, key: K) {
+        if let Known::Only(keys) = &mut self.known {
+            keys.insert(key);
+        }
+    }
+
+    pub fn knows(&self, key: &K) -> bool {
+        match &self.known {
+            Known::All => true,
+            Known::Only(keys) => keys.contains(key),
+        }
+    }
+}
+
+/// The record of the network namespace that Twinax runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// The last number given to a link or a network; numbers are never used twice.
+    pub serial: u32,
+    /// Where the search for a free host port goes on.
+    pub next_port: u16,
+    /// The 40 random bits of our unique local addresses (RFC 4193); chosen once.
+    pub site: Option<[u8; 5]>,
+    /// Switches that we turned, with the value we set and the one we found.
+    pub sysctls: BTreeMap<Sysctl, Turned>,
+    /// Which hosts files are in use, and by how many containers.
+    pub views: BTreeMap<HostsView, u32>,
+    /// How many ports are published on the host's loopback: the forwarder runs while there are.
+    pub forwards: u32,
+    /// Addresses of cables that were cut while their far end may still live: not given out
+    /// again until the link is gone.
+    pub ghosts: BTreeMap<IfName, Vec<(NetworkName, IpAddr)>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turned {
+    pub ours: String,
+    pub former: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub driver: Driver,
+    /// 1.. ; [`Group`] and the bridge's kernel index derive from it.
+    pub number: u32,
+    pub bridge: IfName,
+    pub subnets: Vec<Subnet>,
+    /// No way out and no way in, but between its own containers and their gateway.
+    pub internal: bool,
+    /// Whether containers of the network may talk to each other.
+    pub icc: bool,
+    pub mode4: GatewayMode,
+    pub mode6: GatewayMode,
+    pub mtu: u32,
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Network {
+    pub fn group(&self) -> Group {
+        Group(crate::ruleset::GROUP_BASE + self.number)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    #[default]
+    Bridge,
+    /// A veth with a host route and no bridge.
+    Routed,
+}
+
+/// What a network's gateway does, per address family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// Containers go out under the host's address; published ports lead in.
+    #[default]
+    Nat,
+    /// Containers go out under their own; published ports are open on their addresses.
+    Routed,
+    /// The host has no address on the network.
+    Isolated,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    pub net: IpNet,
+    pub gateway: IpAddr,
+    /// Addresses are given out of here only; `net` itself unless asked otherwise.
+    pub range: IpNet,
+    /// Never given out, by label.
+    pub reserved: BTreeMap<String, IpAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// 12 hexadecimal digits, as Docker's short ids; also names its directory.
+    pub id: String,
+    pub sandbox: Sandbox,
+    pub hostname: Option<HostName>,
+    /// By the order of attaching.
+    pub endpoints: Vec<Endpoint>,
+    pub published: Vec<Published>,
+    /// Which hosts file it reads, if Twinax runs it and it is on a named network.
+    pub view: Option<HostsView>,
+    pub dns: Vec<IpAddr>,
+    /// What is run, if Twinax runs it.
+    pub run: Option<Run>,
+}
+
+/// How the namespace of a container is found, and how it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    pub way: Way,
+    /// `SO_NETNS_COOKIE`: unique until the next boot. `None` once the namespace is gone.
+    pub cookie: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// A process in it, with its start time (field 22 of `/proc/PID/stat`) so that a number
+    /// used again is not taken for it.
+    Pid { pid: u32, start: u64 },
+    /// A file that the namespace is mounted on.
+    Path(String),
+    /// The host's own namespace: `--network host`.
+    Host,
+    /// Another container's: `--network container:NAME`.
+    Of(ContainerName),
+}
+
+/// A process that Twinax runs in the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    pub command: Vec<String>,
+    /// Remove the container when it exits.
+    pub remove: bool,
+    pub status: Status,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Which lab made it, and a digest of what the lab asked for.
+    pub lab: Option<Lab>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lab {
+    pub name: String,
+    pub digest: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// `init` and `supervisor` are processes of the host, with their start times.
+    Running { init: (u32, u64), supervisor: (u32, u64) },
+    /// An exit code; 128 + n where signal n ended it; `None` where nobody saw it end.
+    Exited { code: Option<i32>, at: u64 },
+}
+
+/// A container's place on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub network: NetworkName,
+    /// Number, and so name (`txvN`) and index, of the host end; never used twice.
+    pub number: u32,
+    /// Name inside the container.
+    pub ifname: IfName,
+    pub mac: Mac,
+    pub addrs: Vec<IpAddr>,
+    pub aliases: Vec<HostName>,
+    /// The highest gives the container its default route; then the order of attaching.
+    pub gateway_priority: i32,
+}
+
+/// A published port: one, not a range.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Published {
+    pub proto: Proto,
+    /// `None`: every address of the host, of both families.
+    pub host: Option<IpAddr>,
+    pub host_port: u16,
+    pub container_port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PortKey {
+    pub proto: Proto,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortClaim {
+    pub host: Option<IpAddr>,
+    pub container: ContainerName,
+}
+
+/// What is asked, in order; all of it happens or none.
+pub type Request = Vec<Change>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    CreateNetwork { name: NetworkName, spec: NetworkSpec },
+    RemoveNetwork { name: NetworkName },
+    /// Makes a container known; it has no endpoint yet.
+    PutContainer { name: ContainerName, container: Container },
+    /// Detaches it everywhere and forgets it.
+    RemoveContainer { name: ContainerName },
+    /// Its process has ended: detaches it everywhere and keeps the record.
+    Exited { name: ContainerName, code: Option<i32> },
+    Attach { container: ContainerName, spec: AttachSpec },
+    Detach { container: ContainerName, network: NetworkName },
+    Publish { container: ContainerName, ports: Vec<PublishSpec> },
+    Unpublish { container: ContainerName, ports: Vec<PublishSpec> },
+}
+
+/// What a network is asked to be; what is left open is chosen by `decide`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct NetworkSpec {
+    pub driver: Driver,
+    /// No IPv4 at all.
+    pub no_ipv4: bool,
+    pub ipv6: bool,
+    pub subnets: Vec<SubnetSpec>,
+    pub internal: bool,
+    pub no_icc: bool,
+    pub mode4: GatewayMode,
+    pub mode6: GatewayMode,
+    pub mtu: Option<u32>,
+    pub bridge: Option<IfName>,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SubnetSpec {
+    pub net: IpNet,
+    #[serde(default)]
+    pub gateway: Option<IpAddr>,
+    #[serde(default)]
+    pub range: Option<IpNet>,
+    #[serde(default)]
+    pub reserved: BTreeMap<String, IpAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachSpec {
+    pub network: NetworkName,
+    pub ip: Option<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
+    pub mac: Option<Mac>,
+    pub aliases: Vec<HostName>,
+    pub ifname: Option<IfName>,
+    pub gateway_priority: i32,
+}
+
+impl AttachSpec {
+    pub fn new(network: NetworkName) -> Self {
+        Self {
+            network,
+            ip: None,
+            ip6: None,
+            mac: None,
+            aliases: Vec::new(),
+            ifname: None,
+            gateway_priority: 0,
+        }
+    }
+}
+
+/// `[host:][first[-last]:]first[-last][/proto]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishSpec {
+    pub proto: Proto,
+    pub host: Option<IpAddr>,
+    /// `None`: any free port. A range wider than the container's means: the first free ones.
+    pub host_ports: Option<(u16, u16)>,
+    pub container_ports: (u16, u16),
+}
