@@ -6,32 +6,50 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    name::{ContainerName, HostName, IfName, Mac, NetworkName},
+    name::{BadName, ContainerName, HostName, IfName, Mac, NetworkName, Proto},
     ruleset::{ElementId, Group, Value},
 };
+
+/// The protocol number of our routes and neighbours (`rtm_protocol`): free in iproute2's list.
+pub const PROTOCOL: u8 = 116;
+
+/// Returns the name of the host end of cable `number`. Its kernel index is `number` too, so that
+/// the two numbers a person sees in `ip link` are one.
+pub fn host_end(number: u32) -> IfName {
+    format!("txv{number}").parse().expect("a prefix and at most 10 digits fit in a name")
+}
+
+/// Returns the number in the name of a host end.
+pub fn number_of(host_end: &IfName) -> Option<u32> {
+    host_end.as_str().strip_prefix("txv")?.parse().ok()
+}
 
 /// Everything there is, or should be, within some scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Topology {
+    /// Namespaces of containers that Twinax runs; they go with their last process.
+    pub netns: BTreeSet<ContainerName>,
     pub links: BTreeMap<LinkId, Link>,
     pub addrs: BTreeSet<Addr>,
     pub routes: BTreeSet<Route>,
     pub neighbours: BTreeSet<Neighbour>,
     pub fdb: BTreeSet<FdbEntry>,
-    pub sysctls: BTreeMap<Sysctl, String>,
+    pub sysctls: BTreeMap<Sysctl, Turned>,
     /// Whether the fixed tables and chains stand as this version writes them.
     pub tables: bool,
-    pub elements: BTreeMap<ElementId, Value>,
+    pub elements: BTreeMap<ElementId, Element>,
+    pub views: BTreeSet<HostsView>,
     pub hosts: BTreeSet<HostsLine>,
     pub files: BTreeMap<FileId, String>,
-    pub hosts_mounts: BTreeMap<ContainerName, HostsView>,
+    pub mounts: BTreeMap<ContainerName, HostsSource>,
+    pub forwards: BTreeSet<Forward>,
     pub processes: BTreeSet<Process>,
 }
 
@@ -76,9 +94,14 @@ pub struct Link {
 pub enum LinkKind {
     Bridge,
     /// The host end of a cable. `port` is its bridge, if it has one.
-    VethHost { peer: LinkId, port: Option<Port> },
+    VethHost {
+        peer: LinkId,
+        port: Option<Port>,
+    },
     /// The container's end.
-    VethContainer { peer: LinkId },
+    VethContainer {
+        peer: LinkId,
+    },
 }
 
 /// A veth's seat on a bridge.
@@ -125,18 +148,44 @@ pub struct FdbEntry {
 
 /// A switch under `/proc/sys/net` of the host namespace, as `ipv4/ip_forward`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Sysctl(pub String);
+
+/// A switch that we turned: to what, and what it said before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turned {
+    pub ours: String,
+    pub former: String,
+}
+
+/// What a set or map holds under a key, and which intent it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Element {
+    pub value: Value,
+    pub comment: String,
+}
 
 /// Which hosts file: the set of named networks its reader is attached to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct HostsView(pub BTreeSet<NetworkName>);
 
-/// One line of a hosts file.
+/// One line of a shared hosts file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HostsLine {
     pub view: HostsView,
     pub addr: IpAddr,
     pub names: Vec<HostName>,
+}
+
+/// What a container reads as `/etc/hosts`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostsSource {
+    /// The file shared by all containers on the same named networks.
+    View(HostsView),
+    /// Its own, when it is on no named network.
+    Own,
 }
 
 /// A file written whole.
@@ -147,8 +196,14 @@ pub enum FileId {
     Hosts(ContainerName),
     /// `/etc/resolv.conf` of a container.
     Resolv(ContainerName),
-    /// What the loopback forwarder serves, one line a port.
-    Forwards,
+}
+
+/// A published port on the host's own loopback, which no NAT can serve.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Forward {
+    pub proto: Proto,
+    pub listen: SocketAddr,
+    pub target: SocketAddr,
 }
 
 /// A process that the network needs.
@@ -164,55 +219,151 @@ pub enum Process {
 #[serde(rename_all = "kebab-case")]
 pub enum Op {
     // Undo, outside in.
-    DelElement { id: ElementId },
-    StopProcess { process: Process },
-    DelHostsLine { line: HostsLine },
-    DelFile { file: FileId },
-    UnmountHosts { container: ContainerName },
-    DelNeighbour { neighbour: Neighbour },
-    DelFdb { entry: FdbEntry },
-    DelRoute { route: Route },
-    DelAddr { addr: Addr },
-    /// Down and off its bridge: nothing passes from here on, whoever still holds the far end.
-    Unplug { link: LinkId },
+    DelForward {
+        forward: Forward,
+    },
+    StopProcess {
+        process: Process,
+    },
+    DelElement {
+        id: ElementId,
+    },
+    DelHostsLine {
+        line: HostsLine,
+    },
+    DelHostsView {
+        view: HostsView,
+    },
+    DelFile {
+        file: FileId,
+    },
+    DelNeighbour {
+        neighbour: Neighbour,
+    },
+    DelFdb {
+        entry: FdbEntry,
+    },
+    DelRoute {
+        route: Route,
+    },
+    DelAddr {
+        addr: Addr,
+    },
+    /// Nothing passes from here on, whoever still holds the far end.
+    Unplug {
+        link: LinkId,
+    },
+    /// The last process is gone, or about to go: the kernel takes the namespace and both ends of
+    /// its cables. Nothing is left to do but to let go.
+    DropNetns {
+        container: ContainerName,
+    },
     /// Deletes a link; a cable goes with both ends.
-    DelLink { link: LinkId },
-    RestoreSysctl { sysctl: Sysctl, value: String },
+    DelLink {
+        link: LinkId,
+    },
     DelTables,
+    RestoreSysctl {
+        sysctl: Sysctl,
+        value: String,
+    },
     // Build, inside out.
-    SetSysctl { sysctl: Sysctl, value: String },
+    SetSysctl {
+        sysctl: Sysctl,
+        turned: Turned,
+    },
     PutTables,
-    AddBridge { id: LinkId, index: u32, link: Link },
+    AddBridge {
+        id: LinkId,
+        link: Link,
+    },
     /// Both ends in one message: the host end up and on its bridge, the far one born in place.
-    AddVeth { id: LinkId, index: u32, link: Link, peer: LinkId, inner: Link },
-    SetPort { link: LinkId, port: Port },
-    SetMtu { link: LinkId, mtu: u32 },
-    SetMac { link: LinkId, mac: Mac },
-    SetGroup { link: LinkId, group: Group },
-    SetAlias { link: LinkId, alias: String },
-    SetUp { link: LinkId },
-    AddAddr { addr: Addr },
-    AddRoute { route: Route },
-    AddNeighbour { neighbour: Neighbour },
-    AddFdb { entry: FdbEntry },
-    AddElement { id: ElementId, value: Value, comment: String },
-    AddHostsLine { line: HostsLine },
-    PutFile { file: FileId, text: String },
-    MountHosts { container: ContainerName, view: HostsView },
-    StartProcess { process: Process },
+    AddVeth {
+        id: LinkId,
+        index: u32,
+        link: Link,
+        peer: LinkId,
+        inner: Link,
+    },
+    SetPort {
+        link: LinkId,
+        port: Port,
+    },
+    SetMtu {
+        link: LinkId,
+        mtu: u32,
+    },
+    SetMac {
+        link: LinkId,
+        mac: Mac,
+    },
+    SetGroup {
+        link: LinkId,
+        group: Group,
+    },
+    SetAlias {
+        link: LinkId,
+        alias: String,
+    },
+    SetUp {
+        link: LinkId,
+    },
+    AddAddr {
+        addr: Addr,
+    },
+    AddRoute {
+        route: Route,
+    },
+    AddNeighbour {
+        neighbour: Neighbour,
+    },
+    AddFdb {
+        entry: FdbEntry,
+    },
+    PutFile {
+        file: FileId,
+        text: String,
+    },
+    AddHostsView {
+        view: HostsView,
+    },
+    AddHostsLine {
+        line: HostsLine,
+    },
+    MountHosts {
+        container: ContainerName,
+        source: HostsSource,
+    },
+    AddElement {
+        id: ElementId,
+        element: Element,
+    },
+    StartProcess {
+        process: Process,
+    },
+    AddForward {
+        forward: Forward,
+    },
 }
 
 /// What a [`Topology`] speaks about: within it, absence means absence; outside, nothing is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
-    /// Each link brings its addresses, routes, neighbours and forwarding entries.
+    pub netns: BTreeSet<ContainerName>,
+    /// Each link brings its addresses, routes and neighbours, and its forwarding entries.
     pub links: BTreeSet<LinkId>,
-    /// Values that count as ours, by switch.
-    pub sysctls: BTreeMap<Sysctl, String>,
+    /// Neighbours and forwarding entries to look for one by one, so that a bridge of a thousand
+    /// ports is not read whole.
+    pub neighbours: BTreeSet<Neighbour>,
+    pub fdb: BTreeSet<FdbEntry>,
+    pub sysctls: BTreeMap<Sysctl, Turned>,
+    pub tables: bool,
     pub elements: BTreeSet<ElementId>,
+    pub views: BTreeSet<HostsView>,
     pub hosts: BTreeSet<HostsLine>,
     pub files: BTreeSet<FileId>,
-    pub hosts_mounts: BTreeSet<ContainerName>,
+    pub mounts: BTreeSet<ContainerName>,
+    pub forwards: BTreeSet<Forward>,
     pub processes: BTreeSet<Process>,
 }
 
@@ -244,5 +395,432 @@ impl fmt::Display for LinkId {
             Netns::Host => write!(f, "{}", self.name),
             Netns::Container(name) => write!(f, "{name}/{}", self.name),
         }
+    }
+}
+
+impl Topology {
+    /// What this topology speaks about.
+    pub fn scope(&self) -> Scope {
+        Scope {
+            netns: self.netns.clone(),
+            links: self.links.keys().cloned().collect(),
+            neighbours: self.neighbours.clone(),
+            fdb: self.fdb.clone(),
+            sysctls: self.sysctls.clone(),
+            tables: self.tables,
+            elements: self.elements.keys().cloned().collect(),
+            views: self.views.clone(),
+            hosts: self.hosts.clone(),
+            files: self.files.keys().cloned().collect(),
+            mounts: self.mounts.keys().cloned().collect(),
+            forwards: self.forwards.clone(),
+            processes: self.processes.clone(),
+        }
+    }
+
+    /// Returns the part of this topology that `scope` speaks about.
+    pub fn within(&self, scope: &Scope) -> Self {
+        let at = |link: &LinkId| scope.links.contains(link);
+        let mut part = self.clone();
+        part.netns.retain(|x| scope.netns.contains(x));
+        part.links.retain(|x, _| at(x));
+        part.addrs.retain(|x| at(&x.link));
+        part.routes.retain(|x| at(&x.link));
+        part.neighbours.retain(|x| scope.neighbours.contains(x));
+        part.fdb.retain(|x| scope.fdb.contains(x));
+        part.sysctls.retain(|x, turned| scope.sysctls.get(x) == Some(turned));
+        part.tables &= scope.tables;
+        part.elements.retain(|x, _| scope.elements.contains(x));
+        part.views.retain(|x| scope.views.contains(x));
+        part.hosts.retain(|x| scope.hosts.contains(x));
+        part.files.retain(|x, _| scope.files.contains(x));
+        part.mounts.retain(|x, _| scope.mounts.contains(x));
+        part.forwards.retain(|x| scope.forwards.contains(x));
+        part.processes.retain(|x| scope.processes.contains(x));
+        part
+    }
+
+    /// Does to the model what the kernel does, cascades included.
+    pub fn apply(&mut self, op: &Op) -> Result<(), Impossible> {
+        match op {
+            Op::DelForward { forward } => removed(self.forwards.remove(forward)),
+            Op::StopProcess { process } => {
+                self.forwards.clear(); // The forwarder's sockets go with it.
+                removed(self.processes.remove(process))
+            }
+            Op::DelElement { id } => removed(self.elements.remove(id).is_some()),
+            Op::DelHostsLine { line } => removed(self.hosts.remove(line)),
+            Op::DelHostsView { view } => {
+                self.hosts.retain(|line| line.view != *view);
+                removed(self.views.remove(view))
+            }
+            Op::DelFile { file } => removed(self.files.remove(file).is_some()),
+            Op::DelNeighbour { neighbour } => removed(self.neighbours.remove(neighbour)),
+            Op::DelFdb { entry } => removed(self.fdb.remove(entry)),
+            Op::DelRoute { route } => removed(self.routes.remove(route)),
+            Op::DelAddr { addr } => {
+                self.routes.retain(|r| r.link != addr.link || r.src != Some(addr.net.addr()));
+                removed(self.addrs.remove(addr))
+            }
+            Op::Unplug { link } => self.unplug(link),
+            Op::DropNetns { container } => self.drop_netns(container),
+            Op::DelLink { link } => self.del_link(link),
+            Op::DelTables => {
+                self.elements.clear();
+                removed(std::mem::take(&mut self.tables))
+            }
+            Op::RestoreSysctl { sysctl, .. } => removed(self.sysctls.remove(sysctl).is_some()),
+            _ => self.build(op),
+        }
+    }
+
+    fn build(&mut self, op: &Op) -> Result<(), Impossible> {
+        match op {
+            Op::SetSysctl { sysctl, turned } => {
+                self.sysctls.insert(sysctl.clone(), turned.clone());
+                Ok(())
+            }
+            Op::PutTables => {
+                self.elements.clear();
+                self.tables = true;
+                Ok(())
+            }
+            Op::AddBridge { id, link } => {
+                added(self.links.insert(id.clone(), link.clone()).is_none())
+            }
+            Op::AddVeth { id, link, peer, inner, .. } => {
+                added(self.links.insert(id.clone(), link.clone()).is_none())?;
+                added(self.links.insert(peer.clone(), inner.clone()).is_none())
+            }
+            Op::SetPort { .. }
+            | Op::SetMtu { .. }
+            | Op::SetMac { .. }
+            | Op::SetGroup { .. }
+            | Op::SetAlias { .. }
+            | Op::SetUp { .. } => self.set_link(op),
+            Op::AddAddr { addr } => {
+                self.link(&addr.link)?;
+                added(self.addrs.insert(addr.clone()))
+            }
+            Op::AddRoute { route } => match self.link(&route.link)?.up {
+                true => added(self.routes.insert(route.clone())),
+                false => Err(Impossible::LinkDown(route.link.clone())),
+            },
+            Op::AddNeighbour { neighbour } => {
+                self.link(&neighbour.link)?;
+                added(self.neighbours.insert(neighbour.clone()))
+            }
+            Op::AddFdb { entry } => {
+                self.link(&entry.port)?;
+                added(self.fdb.insert(entry.clone()))
+            }
+            _ => self.build_outside(op),
+        }
+    }
+
+    /// What is neither link nor route.
+    fn build_outside(&mut self, op: &Op) -> Result<(), Impossible> {
+        match op {
+            Op::PutFile { file, text } => {
+                self.files.insert(file.clone(), text.clone());
+                Ok(())
+            }
+            Op::AddHostsView { view } => added(self.views.insert(view.clone())),
+            Op::AddHostsLine { line } => match self.views.contains(&line.view) {
+                true => added(self.hosts.insert(line.clone())),
+                false => Err(Impossible::Missing),
+            },
+            Op::MountHosts { container, source } => {
+                self.mounts.insert(container.clone(), source.clone());
+                Ok(())
+            }
+            Op::AddElement { id, element } => match self.tables {
+                true => added(self.elements.insert(id.clone(), element.clone()).is_none()),
+                false => Err(Impossible::Missing),
+            },
+            Op::StartProcess { process } => added(self.processes.insert(process.clone())),
+            Op::AddForward { forward } => match self.processes.contains(&Process::Forwarder) {
+                true => added(self.forwards.insert(forward.clone())),
+                false => Err(Impossible::Missing),
+            },
+            _ => unreachable!("{op} is undone, not built"),
+        }
+    }
+
+    fn set_link(&mut self, op: &Op) -> Result<(), Impossible> {
+        match op {
+            Op::SetPort { link, port } => match &mut self.link_mut(link)?.kind {
+                LinkKind::VethHost { port: seat, .. } => *seat = Some(port.clone()),
+                _ => return Err(Impossible::NoLink(link.clone())),
+            },
+            Op::SetMtu { link, mtu } => self.link_mut(link)?.mtu = *mtu,
+            Op::SetMac { link, mac } => self.link_mut(link)?.mac = *mac,
+            Op::SetGroup { link, group } => self.link_mut(link)?.group = Some(*group),
+            Op::SetAlias { link, alias } => self.link_mut(link)?.alias.clone_from(alias),
+            Op::SetUp { link } => self.link_mut(link)?.up = true,
+            _ => unreachable!("{op} does not set a link"),
+        }
+        Ok(())
+    }
+
+    fn unplug(&mut self, id: &LinkId) -> Result<(), Impossible> {
+        let link = self.link_mut(id)?;
+        link.up = false;
+        if let LinkKind::VethHost { port, .. } = &mut link.kind {
+            *port = None;
+        }
+        // The kernel flushes the routes, and the IPv6 addresses, of a link that goes down.
+        self.routes.retain(|route| route.link != *id);
+        self.addrs.retain(|addr| addr.link != *id || addr.net.addr().is_ipv4());
+        self.fdb.retain(|entry| entry.port != *id);
+        Ok(())
+    }
+
+    fn drop_netns(&mut self, container: &ContainerName) -> Result<(), Impossible> {
+        let inside = |link: &LinkId| link.netns == Netns::Container(container.clone());
+        let ends: Vec<_> = self.links.keys().filter(|id| inside(id)).cloned().collect();
+        for end in ends {
+            self.del_link(&end)?;
+        }
+        self.mounts.remove(container);
+        removed(self.netns.remove(container))
+    }
+
+    fn del_link(&mut self, id: &LinkId) -> Result<(), Impossible> {
+        let Some(link) = self.links.remove(id) else {
+            return Err(Impossible::Missing);
+        };
+        let mut gone = vec![id.clone()];
+        match link.kind {
+            LinkKind::Bridge => {
+                let ports = self.links.values_mut().filter_map(|link| match &mut link.kind {
+                    LinkKind::VethHost { port, .. } => Some(port),
+                    _ => None,
+                });
+                for port in ports {
+                    port.take_if(|port| port.bridge == id.name);
+                }
+                let links = &self.links;
+                self.fdb.retain(|entry| match links.get(&entry.port).map(|link| &link.kind) {
+                    Some(LinkKind::VethHost { port, .. }) => port.is_some(),
+                    _ => true,
+                });
+            }
+            LinkKind::VethHost { peer, .. } | LinkKind::VethContainer { peer } => {
+                self.links.remove(&peer);
+                gone.push(peer);
+            }
+        }
+        self.addrs.retain(|addr| !gone.contains(&addr.link));
+        self.routes.retain(|route| !gone.contains(&route.link));
+        self.neighbours.retain(|neighbour| !gone.contains(&neighbour.link));
+        self.fdb.retain(|entry| !gone.contains(&entry.port));
+        Ok(())
+    }
+
+    fn link(&self, id: &LinkId) -> Result<&Link, Impossible> {
+        self.links.get(id).ok_or_else(|| Impossible::NoLink(id.clone()))
+    }
+
+    fn link_mut(&mut self, id: &LinkId) -> Result<&mut Link, Impossible> {
+        self.links.get_mut(id).ok_or_else(|| Impossible::NoLink(id.clone()))
+    }
+}
+
+fn added(new: bool) -> Result<(), Impossible> {
+    if new { Ok(()) } else { Err(Impossible::Exists) }
+}
+
+fn removed(was: bool) -> Result<(), Impossible> {
+    if was { Ok(()) } else { Err(Impossible::Missing) }
+}
+
+impl Scope {
+    /// Speaks about everything that either speaks about. Where both name a switch, `other` says
+    /// what value is ours.
+    pub fn union(mut self, other: Self) -> Self {
+        self.netns.extend(other.netns);
+        self.links.extend(other.links);
+        self.neighbours.extend(other.neighbours);
+        self.fdb.extend(other.fdb);
+        self.sysctls.extend(other.sysctls);
+        self.tables |= other.tables;
+        self.elements.extend(other.elements);
+        self.views.extend(other.views);
+        self.hosts.extend(other.hosts);
+        self.files.extend(other.files);
+        self.mounts.extend(other.mounts);
+        self.forwards.extend(other.forwards);
+        self.processes.extend(other.processes);
+        self
+    }
+}
+
+impl fmt::Display for HostsView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(NetworkName::as_str).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl From<HostsView> for String {
+    fn from(view: HostsView) -> Self {
+        view.to_string()
+    }
+}
+
+impl TryFrom<String> for HostsView {
+    type Error = BadName;
+    fn try_from(text: String) -> Result<Self, BadName> {
+        text.split(',')
+            .filter(|name| !name.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl fmt::Display for HostsLine {
+    /// The line as it stands in the file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.addr)?;
+        self.names
+            .iter()
+            .enumerate()
+            .try_for_each(|(n, name)| write!(f, "{}{name}", if n == 0 { '\t' } else { ' ' }))
+    }
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.proto, self.listen, self.target)
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hosts(container) => write!(f, "{container}:/etc/hosts"),
+            Self::Resolv(container) => write!(f, "{container}:/etc/resolv.conf"),
+        }
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forwarder => f.write_str("loopback forwarder"),
+        }
+    }
+}
+
+impl fmt::Display for HostsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::View(view) => write!(f, "names of {view}"),
+            Self::Own => f.write_str("its own names"),
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.dst.prefix_len() {
+            0 if self.dst.addr().is_ipv4() => write!(f, "default")?,
+            0 => write!(f, "default (IPv6)")?,
+            _ => write!(f, "{}", self.dst)?,
+        }
+        if let Some(via) = self.via {
+            write!(f, " via {via}")?;
+        }
+        write!(f, " dev {}", self.link)?;
+        self.src.map_or(Ok(()), |src| write!(f, " src {src}"))
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DelForward { forward: x } => {
+                write!(f, "stop forwarding {} {}", x.proto, x.listen)
+            }
+            Self::StopProcess { process } => write!(f, "stop the {process}"),
+            Self::DelElement { id } => write!(f, "delete {id}"),
+            Self::DelHostsLine { line } => write!(f, "unname {} in {}", line.addr, line.view),
+            Self::DelHostsView { view } => write!(f, "delete hosts file of {view}"),
+            Self::DelFile { file } => write!(f, "delete {file}"),
+            Self::DelNeighbour { neighbour: x } => {
+                write!(f, "del neighbour {} dev {}", x.addr, x.link)
+            }
+            Self::DelFdb { entry } => write!(f, "del fdb {} dev {}", entry.mac, entry.port),
+            Self::DelRoute { route } => write!(f, "del route {route}"),
+            Self::DelAddr { addr } => write!(f, "del addr {} from {}", addr.net, addr.link),
+            Self::Unplug { link } => write!(f, "unplug {link}"),
+            Self::DropNetns { container } => write!(f, "let go of the namespace of {container}"),
+            Self::DelLink { link } => write!(f, "del link {link}"),
+            Self::DelTables => f.write_str("delete tables twinax"),
+            Self::RestoreSysctl { sysctl, value } => write!(f, "restore {} = {value}", sysctl.0),
+            Self::SetSysctl { sysctl, turned } => {
+                write!(f, "set {} = {} (was {})", sysctl.0, turned.ours, turned.former)
+            }
+            Self::PutTables => f.write_str("write tables twinax"),
+            _ => self.fmt_build(f),
+        }
+    }
+}
+
+impl Op {
+    fn fmt_build(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddBridge { id, link } => write!(f, "add bridge {id} mtu {}", link.mtu),
+            Self::AddVeth { id, link, peer, .. } => {
+                write!(f, "add veth {id} peer {peer} mtu {}", link.mtu)?;
+                match &link.kind {
+                    LinkKind::VethHost { port: Some(port), .. } => write!(f, " on {port}"),
+                    _ => Ok(()),
+                }
+            }
+            Self::SetPort { link, port } => write!(f, "set {link} on {port}"),
+            Self::SetMtu { link, mtu } => write!(f, "set {link} mtu {mtu}"),
+            Self::SetMac { link, mac } => write!(f, "set {link} mac {mac}"),
+            Self::SetGroup { link, group } => write!(f, "set {link} group {:#x}", group.0),
+            Self::SetAlias { link, alias } => write!(f, "set {link} alias {alias:?}"),
+            Self::SetUp { link } => write!(f, "set {link} up"),
+            Self::AddAddr { addr } => write!(f, "add addr {} to {}", addr.net, addr.link),
+            Self::AddRoute { route } => write!(f, "add route {route}"),
+            Self::AddNeighbour { neighbour: x } => {
+                write!(f, "add neighbour {} is {} dev {}", x.addr, x.mac, x.link)
+            }
+            Self::AddFdb { entry } => write!(f, "add fdb {} dev {}", entry.mac, entry.port),
+            Self::PutFile { file, .. } => write!(f, "write {file}"),
+            Self::AddHostsView { view } => write!(f, "write hosts file of {view}"),
+            Self::AddHostsLine { line } => {
+                let names: Vec<_> = line.names.iter().map(HostName::as_str).collect();
+                write!(f, "name {} {} in {}", line.addr, names.join(" "), line.view)
+            }
+            Self::MountHosts { container, source } => write!(f, "show {container} {source}"),
+            Self::AddElement { id, element } => match &element.value {
+                Value::None => write!(f, "add {id}"),
+                value => write!(f, "add {id} -> {value}"),
+            },
+            Self::StartProcess { process } => write!(f, "start the {process}"),
+            Self::AddForward { forward: x } => {
+                write!(f, "forward {} {} -> {}", x.proto, x.listen, x.target)
+            }
+            _ => unreachable!("the undoing half is written above"),
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.bridge)?;
+        if self.isolated {
+            f.write_str(" isolated")?;
+        }
+        if self.hairpin {
+            f.write_str(" hairpin")?;
+        }
+        Ok(())
     }
 }

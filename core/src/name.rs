@@ -128,7 +128,9 @@ fn check_interface(kind: &'static str, name: &str) -> Result<(), BadName> {
     if name.is_empty() || name.len() > 15 {
         return bad("it has 1 to 15 bytes");
     }
-    if name == "." || name == ".." || name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace())
+    if name == "."
+        || name == ".."
+        || name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace())
     {
         return bad("it may not be '.' or '..' nor hold '/', ':' or a space");
     }
@@ -152,7 +154,14 @@ impl Mac {
             IpAddr::V6(v6) => {
                 let o = v6.octets();
                 let folded: [u8; 4] = std::array::from_fn(|n| o[n] ^ o[n + 4] ^ o[n + 8]);
-                Self([0x06, folded[0] ^ folded[1], folded[2] ^ folded[3] ^ o[12], o[13], o[14], o[15]])
+                Self([
+                    0x06,
+                    folded[0] ^ folded[1],
+                    folded[2] ^ folded[3] ^ o[12],
+                    o[13],
+                    o[14],
+                    o[15],
+                ])
             }
         }
     }

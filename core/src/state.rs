@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{HostsView, Sysctl},
+    model::{HostsView, Sysctl, Turned},
     name::{ContainerName, HostName, IfName, Mac, NetworkName, Proto},
     pool::Leases,
     ruleset::Group,
@@ -143,12 +143,6 @@ pub struct Host {
     /// Addresses of cables that were cut while their far end may still live: not given out
     /// again until the link is gone.
     pub ghosts: BTreeMap<IfName, Vec<(NetworkName, IpAddr)>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Turned {
-    pub ours: String,
-    pub former: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -315,18 +309,43 @@ pub type Request = Vec<Change>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    CreateNetwork { name: NetworkName, spec: NetworkSpec },
-    RemoveNetwork { name: NetworkName },
+    CreateNetwork {
+        name: NetworkName,
+        spec: NetworkSpec,
+    },
+    RemoveNetwork {
+        name: NetworkName,
+    },
     /// Makes a container known; it has no endpoint yet.
-    PutContainer { name: ContainerName, container: Container },
+    PutContainer {
+        name: ContainerName,
+        container: Container,
+    },
     /// Detaches it everywhere and forgets it.
-    RemoveContainer { name: ContainerName },
+    RemoveContainer {
+        name: ContainerName,
+    },
     /// Its process has ended: detaches it everywhere and keeps the record.
-    Exited { name: ContainerName, code: Option<i32> },
-    Attach { container: ContainerName, spec: AttachSpec },
-    Detach { container: ContainerName, network: NetworkName },
-    Publish { container: ContainerName, ports: Vec<PublishSpec> },
-    Unpublish { container: ContainerName, ports: Vec<PublishSpec> },
+    Exited {
+        name: ContainerName,
+        code: Option<i32>,
+    },
+    Attach {
+        container: ContainerName,
+        spec: AttachSpec,
+    },
+    Detach {
+        container: ContainerName,
+        network: NetworkName,
+    },
+    Publish {
+        container: ContainerName,
+        ports: Vec<PublishSpec>,
+    },
+    Unpublish {
+        container: ContainerName,
+        ports: Vec<PublishSpec>,
+    },
 }
 
 /// What a network is asked to be; what is left open is chosen by `decide`.
