@@ -88,6 +88,11 @@ pub fn keys(_request: &Request, _host: &Host) -> Keys {
     Keys::default()
 }
 
+/// Which rows are needed beyond those, as the loaded ones show.
+pub fn more_keys(_state: &State, _request: &Request) -> Option<Keys> {
+    None
+}
+
 /// What `decide` will ask about.
 pub fn questions(_state: &State, _request: &Request) -> Questions {
     Questions::default()
