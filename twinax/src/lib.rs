@@ -1,1 +1,4 @@
-//! x
+//! The shell of Twinax: every effect, and every dialect people and programs speak to it.
+
+pub mod demo;
+pub mod linux;

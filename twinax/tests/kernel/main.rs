@@ -11,13 +11,14 @@ mod harness;
 mod sandbox;
 mod wire;
 mod isolation;
+mod demo;
 
 use std::process::ExitCode;
 
 use harness::Test;
 
 /// Every test, by file.
-const ALL: &[&[Test]] = &[isolation::TESTS];
+const ALL: &[&[Test]] = &[isolation::TESTS, demo::TESTS];
 
 fn main() -> ExitCode {
     harness::main(ALL)

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -20,6 +20,7 @@ pub const PATIENCE: Duration = Duration::from_millis(700);
 /// The namespaces of one test. It runs as root in them; `/run`, `/tmp` and `/var/lib` are its own.
 pub struct Sandbox {
     host: Netns,
+    servers: Vec<Child>,
 }
 
 /// A network namespace, kept by a descriptor.
@@ -57,7 +58,7 @@ pub enum Talk {
 impl Sandbox {
     pub(crate) fn new() -> Self {
         let host = Netns::current().expect("a process has a network namespace");
-        Self { host }
+        Self { host, servers: Vec::new() }
     }
 
     /// The namespace the test and the product run in.
@@ -96,6 +97,20 @@ impl Sandbox {
     /// Runs the product and waits for it.
     pub fn twinax(&self, args: &[&str]) -> Output {
         self.command(args).output().map(Output::from).expect("twinax can be started")
+    }
+
+    /// Starts a server of `twinax demo` in a namespace, as `http --port 80`; returns once it
+    /// listens. It ends with the sandbox.
+    pub fn serve(&mut self, netns: &Netns, args: &[&str]) {
+        let mut command = self.command(&[&["demo"], args].concat());
+        command.stdout(Stdio::piped());
+        let mut server = netns.run(|| command.spawn()).unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap());
+        let mut first = String::new();
+        lines.read_line(&mut first).unwrap();
+        assert!(first.contains("serving"), "the server {args:?} does not start: {first}");
+        thread::spawn(move || io::copy(&mut lines, &mut io::sink()));
+        self.servers.push(server);
     }
 
     /// The product, ready to be started with descriptors or input of the test's choice.
