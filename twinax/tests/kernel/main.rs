@@ -12,13 +12,14 @@ mod sandbox;
 mod wire;
 mod isolation;
 mod demo;
+mod listeners;
 
 use std::process::ExitCode;
 
 use harness::Test;
 
 /// Every test, by file.
-const ALL: &[&[Test]] = &[isolation::TESTS, demo::TESTS];
+const ALL: &[&[Test]] = &[isolation::TESTS, demo::TESTS, listeners::TESTS];
 
 fn main() -> ExitCode {
     harness::main(ALL)
