@@ -117,6 +117,11 @@ impl<K: Ord + Clone + std::fmt::Debug, V> Table<K, V> {
         }
     }
 
+    /// Whether it speaks about every row.
+    pub fn complete(&self) -> bool {
+        matches!(self.known, Known::All)
+    }
+
     pub fn knows(&self, key: &K) -> bool {
         match &self.known {
             Known::All => true,
@@ -136,6 +141,9 @@ pub struct Host {
     pub site: Option<[u8; 5]>,
     /// Switches that we turned, with the value we set and the one we found.
     pub sysctls: BTreeMap<Sysctl, Turned>,
+    /// How many networks need each switch, turned by us or found so.
+    #[serde(default)]
+    pub needed: BTreeMap<Sysctl, u32>,
     /// Which hosts files are in use, and by how many containers.
     pub views: BTreeMap<HostsView, u32>,
     /// How many ports are published on the host's loopback: the forwarder runs while there are.
@@ -148,8 +156,10 @@ pub struct Host {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     pub driver: Driver,
-    /// 1.. ; [`Group`] and the bridge's kernel index derive from it.
+    /// 1..=65535, the smallest that was free; [`Group`] derives from it.
     pub number: u32,
+    /// The bridge's kernel index: from [`Host::serial`], as the endpoints' numbers are.
+    pub index: u32,
     pub bridge: IfName,
     pub subnets: Vec<Subnet>,
     /// No way out and no way in, but between its own containers and their gateway.
