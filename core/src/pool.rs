@@ -206,8 +206,9 @@ impl TryFrom<Written> for Bitmap {
 
 /// Returns the offsets from `range`'s first address that containers may have, first and last.
 fn usable(range: IpNet, net: IpNet) -> Option<(u32, u32)> {
-    let size = 1u128.checked_shl(u32::from(range.max_prefix_len() - range.prefix_len()));
-    let last = size.map_or(u128::from(WINDOW), |size| size.min(u128::from(WINDOW))) - 1;
+    // The shift is by 128 for `::/0` only, which is larger than any window too.
+    let size = 1u128.checked_shl((range.max_prefix_len() - range.prefix_len()).into());
+    let last = size.unwrap_or(u128::MAX).min(WINDOW.into()) - 1;
     let mut last = u32::try_from(last).ok()?;
     let mut first = 0;
     if is_network_address(net, range.network()) {
@@ -264,7 +265,7 @@ pub fn free_subnet4(taken: &[IpNet]) -> Option<Ipv4Net> {
         let (mut first, end) = span(*pool);
         let size = 1u64 << (32 - prefix_len);
         while first < end {
-            let clash = taken.iter().filter(|(a, b)| *a <= first + size - 1 && *b >= first);
+            let clash = taken.iter().filter(|(a, b)| *a < first + size && *b >= first);
             match clash.map(|(_, last)| last).max() {
                 None => {
                     let addr = Ipv4Addr::from(u32::try_from(first).ok()?);
