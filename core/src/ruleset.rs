@@ -144,3 +144,15 @@ impl fmt::Display for Value {
         write!(f, "{self:?}")
     }
 }
+
+impl SetName {
+    /// Whether the set says what may pass between networks, so that it stands before them and
+    /// goes after them. The others open something, so that they go first and come last.
+    pub fn is_policy(self) -> bool {
+        use SetName::*;
+        matches!(
+            self,
+            Ours | Same | From4 | From6 | To4 | To6 | Host4 | Host6 | Nat4 | Nat6 | Routed
+        )
+    }
+}

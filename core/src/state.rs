@@ -133,8 +133,10 @@ impl<K: Ord + Clone + std::fmt::Debug, V> Table<K, V> {
 /// The record of the network namespace that Twinax runs in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// The last number given to a link or a network; numbers are never used twice.
+    /// The last number given to a cable; numbers are never used twice.
     pub serial: u32,
+    /// How many networks there are: our tables stand while there is one.
+    pub networks: u32,
     /// Where the search for a free host port goes on.
     pub next_port: u16,
     /// The 40 random bits of our unique local addresses (RFC 4193); chosen once.
@@ -158,8 +160,6 @@ pub struct Network {
     pub driver: Driver,
     /// 1..=65535, the smallest that was free; [`Group`] derives from it.
     pub number: u32,
-    /// The bridge's kernel index: from [`Host::serial`], as the endpoints' numbers are.
-    pub index: u32,
     pub bridge: IfName,
     pub subnets: Vec<Subnet>,
     /// No way out and no way in, but between its own containers and their gateway.
@@ -421,4 +421,152 @@ pub struct PublishSpec {
     /// `None`: any free port. A range wider than the container's means: the first free ones.
     pub host_ports: Option<(u16, u16)>,
     pub container_ports: (u16, u16),
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub fn of(addr: IpAddr) -> Self {
+        if addr.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+impl Network {
+    pub fn mode(&self, family: Family) -> GatewayMode {
+        match family {
+            Family::V4 => self.mode4,
+            Family::V6 => self.mode6,
+        }
+    }
+
+    /// Whether the network has addresses of that family.
+    pub fn has(&self, family: Family) -> bool {
+        self.subnets.iter().any(|subnet| Family::of(subnet.gateway) == family)
+    }
+
+    pub fn subnet_of(&self, addr: IpAddr) -> Option<&Subnet> {
+        self.subnets.iter().find(|subnet| subnet.net.contains(&addr))
+    }
+
+    /// Whether its containers reach the outside, and the outside their published ports.
+    pub fn leads_out(&self, family: Family) -> bool {
+        !self.internal && self.has(family) && self.mode(family) != GatewayMode::Isolated
+    }
+}
+
+impl Sandbox {
+    /// Whether the namespace is the container's alone, so that it goes with its process.
+    pub fn is_own(&self) -> bool {
+        matches!(self.way, Way::Pid { .. })
+    }
+}
+
+impl Published {
+    /// Whether NAT or an open port of `family` serves it.
+    pub fn serves(&self, family: Family) -> bool {
+        self.host.is_none_or(|host| Family::of(host) == family)
+    }
+
+    /// Whether it is reachable on the loopback address `on` (127.0.0.1 or ::1).
+    pub fn covers(&self, on: IpAddr) -> bool {
+        self.host.is_none_or(|host| {
+            host.is_ipv4() == on.is_ipv4() && (host.is_unspecified() || host.is_loopback())
+        })
+    }
+
+    /// The loopback address it listens on: the one asked for, as 127.0.0.2, or else `on`.
+    pub fn loopback(&self, on: IpAddr) -> IpAddr {
+        self.host.filter(IpAddr::is_loopback).unwrap_or(on)
+    }
+}
+
+/// Returns the endpoint that gives a container its default route in `family`, and that its
+/// published ports lead to: the highest gateway priority, then the first attached.
+pub fn gateway_endpoint<'a>(
+    container: &'a Container,
+    networks: &Table<NetworkName, Network>,
+    family: Family,
+) -> Option<&'a Endpoint> {
+    let leads_out = |endpoint: &&Endpoint| {
+        endpoint.addrs.iter().any(|addr| Family::of(*addr) == family)
+            && networks.get(&endpoint.network).is_some_and(|network| network.leads_out(family))
+    };
+    let first_of_highest = |best: &'a Endpoint, next: &'a Endpoint| {
+        if next.gateway_priority > best.gateway_priority { next } else { best }
+    };
+    container.endpoints.iter().filter(leads_out).reduce(first_of_highest)
+}
+
+/// One stored row, as a journal keeps it: what it becomes, or that it goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Row {
+    Host(Host),
+    Network(NetworkName, Option<Network>),
+    Leases(NetworkName, Option<Leases>),
+    Container(ContainerName, Option<Container>),
+    Port(PortKey, Option<Vec<PortClaim>>),
+}
+
+impl State {
+    /// Returns the rows that turn `before` into `self`, in the order they are to be written.
+    pub fn changes_since(&self, before: &Self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        if self.host != before.host {
+            rows.push(Row::Host(self.host.clone()));
+        }
+        self.networks.changes_since(&before.networks, |k, v| rows.push(Row::Network(k, v)));
+        self.leases.changes_since(&before.leases, |k, v| rows.push(Row::Leases(k, v)));
+        self.containers.changes_since(&before.containers, |k, v| rows.push(Row::Container(k, v)));
+        self.ports.changes_since(&before.ports, |k, v| rows.push(Row::Port(k, v)));
+        rows
+    }
+
+    /// Puts `row` in its place.
+    pub fn put(&mut self, row: Row) {
+        match row {
+            Row::Host(host) => self.host = host,
+            Row::Network(key, value) => self.networks.put(key, value),
+            Row::Leases(key, value) => self.leases.put(key, value),
+            Row::Container(key, value) => self.containers.put(key, value),
+            Row::Port(key, value) => self.ports.put(key, value),
+        }
+    }
+}
+
+impl<K: Ord + Clone + std::fmt::Debug, V: Clone + PartialEq> Table<K, V> {
+    fn changes_since(&self, before: &Self, mut changed: impl FnMut(K, Option<V>)) {
+        for (key, row) in &self.rows {
+            if before.rows.get(key) != Some(row) {
+                changed(key.clone(), Some(row.clone()));
+            }
+        }
+        for key in before.rows.keys().filter(|key| !self.rows.contains_key(key)) {
+            changed(key.clone(), None);
+        }
+    }
+
+    fn put(&mut self, key: K, row: Option<V>) {
+        self.learn(key.clone());
+        match row {
+            Some(row) => self.insert(key, row),
+            None => self.remove(&key),
+        };
+    }
 }

@@ -1,1 +1,3 @@
-//! x
+//! Container networking for Linux that can explain itself: every effect, every dialect.
+
+pub mod store;

@@ -1,7 +1,7 @@
 //! Containers come and go: records, burials, and the hosts files they read.
 
 use crate::{
-    model::HostsView,
+    model::{HostsView, host_end},
     name::{ContainerName, IfName},
     state::{Change, Container, DEFAULT_NETWORK, Endpoint, State, Status, Way},
 };
@@ -20,11 +20,6 @@ pub(super) fn ghosts_at_hand(state: &State) -> impl Iterator<Item = &IfName> {
     });
     let limit = if state.containers.complete() { usize::MAX } else { GHOSTS_A_REQUEST };
     at_hand.map(|(link, _)| link).take(limit)
-}
-
-/// The host end of the cable with this number.
-pub(super) fn host_end(number: u32) -> IfName {
-    format!("txv{number}").parse().expect("txv and at most ten digits fit in fifteen bytes")
 }
 
 impl Decision<'_> {

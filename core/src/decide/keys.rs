@@ -59,32 +59,26 @@ fn explicit(spec: &PublishSpec) -> impl Iterator<Item = PortKey> {
     ports.map(move |port| PortKey { proto, port })
 }
 
-/// Returns the keys to load instead, if what [`keys`] named is not enough; to be asked again with
-/// what they bring, until it returns `None`.
+/// Returns the keys to load instead, if what [`keys`] brought is not enough; after those, nothing
+/// more is needed.
 ///
-/// That is so when the default network must be created, when a hosts file comes into use or goes
-/// out of use whose lines speak of containers that are not loaded, and when a network is removed
-/// that somebody else is on.
+/// That is so when the default network must be created, when a hosts file comes into use whose
+/// lines speak of containers that are not loaded, and when a network is removed that somebody
+/// else is on.
 pub fn more_keys(state: &State, request: &Request) -> Option<Keys> {
     let mut keys = keys(request, &state.host);
-    if !state.networks.complete() && needs_default(state, request) {
-        keys.all_networks = true;
-        return Some(keys);
-    }
-    if state.containers.complete() {
-        return None;
-    }
-    let views = turning_views(state, request).into_iter().flat_map(|HostsView(nets)| nets);
+    let default = !state.networks.complete() && needs_default(state, request);
+    keys.all_networks |= default;
+    let views = new_views(state, request).into_iter().flat_map(|HostsView(networks)| networks);
     let removed = request.iter().filter_map(|change| match change {
         Change::RemoveNetwork { name } => Some(name.clone()),
         _ => None,
     });
     let networks: BTreeSet<NetworkName> = views.chain(removed).collect();
-    let stranger = networks.iter().any(|name| strangers(state, name) > 0);
-    stranger.then(|| {
-        keys.all = true;
-        keys
-    })
+    let stranger =
+        !state.containers.complete() && networks.iter().any(|name| strangers(state, name) > 0);
+    keys.all |= stranger;
+    (default || stranger).then_some(keys)
 }
 
 /// Whether `request` makes the default network by attaching to it.
@@ -113,8 +107,8 @@ pub(super) fn strangers(state: &State, name: &NetworkName) -> usize {
     leases.count().saturating_sub(kept + ghosts + here)
 }
 
-/// The hosts files that come into use, or go out of use, by `request`.
-fn turning_views(state: &State, request: &Request) -> Vec<HostsView> {
+/// The hosts files that come into use by `request`.
+fn new_views(state: &State, request: &Request) -> Vec<HostsView> {
     let mut futures: BTreeMap<&ContainerName, Future> = BTreeMap::new();
     for change in request {
         let name = match change {
@@ -142,20 +136,8 @@ fn turning_views(state: &State, request: &Request) -> Vec<HostsView> {
             _ => {}
         }
     }
-    let mut turns: BTreeMap<HostsView, i64> = BTreeMap::new();
-    for (name, future) in futures {
-        let before = state.containers.get(name).and_then(|container| container.view.clone());
-        let after = future.view();
-        if before != after {
-            before.into_iter().for_each(|view| *turns.entry(view).or_default() -= 1);
-            after.into_iter().for_each(|view| *turns.entry(view).or_default() += 1);
-        }
-    }
-    let turning = |view: &HostsView, by: i64| {
-        let before = i64::from(state.host.views.get(view).copied().unwrap_or(0));
-        (before > 0) != (before + by > 0)
-    };
-    turns.into_iter().filter(|(view, by)| turning(view, *by)).map(|(view, _)| view).collect()
+    let views: BTreeSet<HostsView> = futures.into_values().filter_map(Future::view).collect();
+    views.into_iter().filter(|view| !state.host.views.contains_key(view)).collect()
 }
 
 /// Where a container will be after the changes read so far.

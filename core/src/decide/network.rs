@@ -8,11 +8,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
-    gateway::Family,
     model::{Sysctl, Turned},
     name::{IfName, NetworkName},
     pool::{self, Leases},
-    state::{DEFAULT_NETWORK, Driver, Network, NetworkSpec, Subnet, SubnetSpec},
+    state::{DEFAULT_NETWORK, Driver, Family, Network, NetworkSpec, Subnet, SubnetSpec},
 };
 
 use super::{Decision, Refusal};
@@ -62,7 +61,6 @@ impl Decision<'_> {
         let network = Network {
             driver: spec.driver,
             number,
-            index: self.state.host.next_number(),
             bridge,
             mtu: self.mtu(name, spec)?,
             subnets,
@@ -84,6 +82,7 @@ impl Decision<'_> {
         }
         self.state.leases.insert(name.clone(), leases);
         self.state.networks.insert(name.clone(), network);
+        self.state.host.networks += 1;
         Ok(())
     }
 
@@ -109,6 +108,7 @@ impl Decision<'_> {
         }
         self.state.host.ghosts.retain(|_, addrs| !addrs.is_empty());
         self.state.networks.remove(name);
+        self.state.host.networks = self.state.host.networks.saturating_sub(1);
         self.state.leases.remove(name);
         Ok(())
     }

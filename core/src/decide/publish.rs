@@ -1,11 +1,13 @@
 //! Ports of the host that lead to containers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
-    gateway::{Family, gateway_endpoint},
     name::{ContainerName, NetworkName},
-    state::{Container, GatewayMode, Network, PortClaim, PortKey, PublishSpec, Published, Table},
+    state::{
+        Container, Family, GatewayMode, Network, PortClaim, PortKey, PublishSpec, Published, Table,
+        gateway_endpoint,
+    },
 };
 
 use super::{Decision, ProbeAnswer, Refusal, questions::unmapped, refusal::join};
@@ -228,7 +230,7 @@ fn clash(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
 
 /// Whether the host reaches the port on its own 127.0.0.1 or ::1.
 fn on_loopback(published: &Published) -> bool {
-    published.host.is_none_or(|addr| addr.is_loopback() || addr.is_unspecified())
+    published.covers(Ipv4Addr::LOCALHOST.into()) || published.covers(Ipv6Addr::LOCALHOST.into())
 }
 
 /// Returns the number of container ports, if `spec` makes sense.

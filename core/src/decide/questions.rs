@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
-    gateway::Family,
     name::{ContainerName, Proto},
     state::{
-        Change, DEFAULT_NETWORK, GatewayMode, Host, NetworkSpec, PublishSpec, Request, State, Way,
+        Change, DEFAULT_NETWORK, Family, GatewayMode, Host, NetworkSpec, PublishSpec, Request,
+        State, Way,
     },
 };
 
@@ -20,7 +20,7 @@ pub fn questions(state: &State, request: &Request) -> Questions {
     let mut questions =
         Questions { links: ghosts_at_hand(state).cloned().collect(), ..Questions::default() };
     if request.is_empty() {
-        let names = state.containers.all().keys();
+        let names = state.containers.loaded().keys();
         names.for_each(|name| ask_after(state, name, &mut questions));
     }
     if needs_default(state, request) {
