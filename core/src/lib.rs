@@ -14,6 +14,7 @@ pub mod ruleset;
 pub mod model;
 pub mod pool;
 pub mod state;
+pub mod gateway;
 pub mod decide;
 pub mod lower;
 pub mod diff;

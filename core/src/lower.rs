@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::{
+    gateway::{Family, gateway_endpoint},
     model::{
         Addr, Element, FdbEntry, FileId, Forward, HostsLine, HostsSource, Link, LinkId, LinkKind,
         Neighbour, Netns, Port, Process, Route, Topology, host_end,
@@ -16,8 +17,8 @@ use crate::{
     name::{ContainerName, HostName, IfName, Mac, NetworkName},
     ruleset::{Chain, Datum, ElementId, SetName, Value},
     state::{
-        Container, DEFAULT_NETWORK, Driver, Endpoint, Family, GatewayMode, Network, Published,
-        State, Status, gateway_endpoint,
+        Container, DEFAULT_NETWORK, Driver, Endpoint, GatewayMode, Network, Published, State,
+        Status,
     },
 };
 
@@ -60,7 +61,7 @@ fn lower_network(topology: &mut Topology, name: &NetworkName, network: &Network)
     if network.driver == Driver::Routed {
         put(SetName::Routed, vec![group.clone()], Value::None);
     }
-    for family in [Family::V4, Family::V6] {
+    for family in Family::BOTH {
         let [to, from, host, nat] = match family {
             Family::V4 => [SetName::To4, SetName::From4, SetName::Host4, SetName::Nat4],
             Family::V6 => [SetName::To6, SetName::From6, SetName::Host6, SetName::Nat6],
@@ -144,7 +145,7 @@ impl Lowering<'_> {
         for endpoint in &self.container.endpoints {
             self.endpoint(endpoint);
         }
-        for family in [Family::V4, Family::V6] {
+        for family in Family::BOTH {
             for published in &self.container.published {
                 self.publish(published, family);
             }
@@ -201,7 +202,7 @@ impl Lowering<'_> {
 
     fn carries_published(&self, endpoint: &Endpoint) -> bool {
         !self.container.published.is_empty()
-            && [Family::V4, Family::V6].into_iter().any(|family| self.is_gateway(endpoint, family))
+            && Family::BOTH.into_iter().any(|family| self.is_gateway(endpoint, family))
     }
 
     fn is_gateway(&self, endpoint: &Endpoint, family: Family) -> bool {
@@ -296,7 +297,7 @@ impl Lowering<'_> {
     }
 
     fn publish(&mut self, published: &Published, family: Family) {
-        if !published.serves(family) {
+        if published.host.is_some_and(|host| Family::of(host) != family) {
             return;
         }
         let Some(target) = self.target(family) else {
@@ -330,7 +331,7 @@ impl Lowering<'_> {
     }
 
     fn loopback_forwards(&mut self) {
-        let [v4, v6] = [Family::V4, Family::V6].map(|family| self.target(family));
+        let [v4, v6] = Family::BOTH.map(|family| self.target(family));
         for published in &self.container.published {
             let port = published.host_port;
             let mut listen = |on: IpAddr, target: Option<IpAddr>| {

@@ -423,50 +423,9 @@ pub struct PublishSpec {
     pub container_ports: (u16, u16),
 }
 
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
-
-    pub fn of(addr: IpAddr) -> Self {
-        if addr.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
-
-impl std::fmt::Display for Family {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
-
 impl Network {
-    pub fn mode(&self, family: Family) -> GatewayMode {
-        match family {
-            Family::V4 => self.mode4,
-            Family::V6 => self.mode6,
-        }
-    }
-
-    /// Whether the network has addresses of that family.
-    pub fn has(&self, family: Family) -> bool {
-        self.subnets.iter().any(|subnet| Family::of(subnet.gateway) == family)
-    }
-
     pub fn subnet_of(&self, addr: IpAddr) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.net.contains(&addr))
-    }
-
-    /// Whether its containers reach the outside, and the outside their published ports.
-    pub fn leads_out(&self, family: Family) -> bool {
-        !self.internal && self.has(family) && self.mode(family) != GatewayMode::Isolated
     }
 }
 
@@ -478,11 +437,6 @@ impl Sandbox {
 }
 
 impl Published {
-    /// Whether NAT or an open port of `family` serves it.
-    pub fn serves(&self, family: Family) -> bool {
-        self.host.is_none_or(|host| Family::of(host) == family)
-    }
-
     /// Whether it is reachable on the loopback address `on` (127.0.0.1 or ::1).
     pub fn covers(&self, on: IpAddr) -> bool {
         self.host.is_none_or(|host| {
@@ -494,23 +448,6 @@ impl Published {
     pub fn loopback(&self, on: IpAddr) -> IpAddr {
         self.host.filter(IpAddr::is_loopback).unwrap_or(on)
     }
-}
-
-/// Returns the endpoint that gives a container its default route in `family`, and that its
-/// published ports lead to: the highest gateway priority, then the first attached.
-pub fn gateway_endpoint<'a>(
-    container: &'a Container,
-    networks: &Table<NetworkName, Network>,
-    family: Family,
-) -> Option<&'a Endpoint> {
-    let leads_out = |endpoint: &&Endpoint| {
-        endpoint.addrs.iter().any(|addr| Family::of(*addr) == family)
-            && networks.get(&endpoint.network).is_some_and(|network| network.leads_out(family))
-    };
-    let first_of_highest = |best: &'a Endpoint, next: &'a Endpoint| {
-        if next.gateway_priority > best.gateway_priority { next } else { best }
-    };
-    container.endpoints.iter().filter(leads_out).reduce(first_of_highest)
 }
 
 /// One stored row, as a journal keeps it: what it becomes, or that it goes.

@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
+    gateway::Family,
     name::{ContainerName, IfName, Mac, NetworkName},
     pool,
-    state::{AttachSpec, Container, Driver, Endpoint, Family, Network, NetworkSpec, Subnet},
+    state::{AttachSpec, Container, Driver, Endpoint, Network, NetworkSpec, Subnet},
 };
 
 use super::{Decision, Refusal, network::check_addr, questions::is_default, refusal::join};

@@ -8,10 +8,11 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
+    gateway::Family,
     model::{Sysctl, Turned},
     name::{IfName, NetworkName},
     pool::{self, Leases},
-    state::{DEFAULT_NETWORK, Driver, Family, Network, NetworkSpec, Subnet, SubnetSpec},
+    state::{DEFAULT_NETWORK, Driver, Network, NetworkSpec, Subnet, SubnetSpec},
 };
 
 use super::{Decision, Refusal};

@@ -3,11 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
+    gateway::{Family, gateway_endpoint},
     name::{ContainerName, NetworkName},
-    state::{
-        Container, Family, GatewayMode, Network, PortClaim, PortKey, PublishSpec, Published, Table,
-        gateway_endpoint,
-    },
+    state::{Container, GatewayMode, Network, PortClaim, PortKey, PublishSpec, Published, Table},
 };
 
 use super::{Decision, ProbeAnswer, Refusal, questions::unmapped, refusal::join};

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
+    gateway::Family,
     name::{ContainerName, Proto},
     state::{
-        Change, DEFAULT_NETWORK, Family, GatewayMode, Host, NetworkSpec, PublishSpec, Request,
-        State, Way,
+        Change, DEFAULT_NETWORK, GatewayMode, Host, NetworkSpec, PublishSpec, Request, State, Way,
     },
 };
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::{
+    gateway::Family,
     name::{BadName, ContainerName, HostName, IfName, Mac, NetworkName, Proto},
-    state::Family,
 };
 
 /// Why a request is refused. Nothing was changed.
