@@ -318,6 +318,7 @@ pub type Request = Vec<Change>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "a request holds few changes, and a container is put by value")]
 pub enum Change {
     CreateNetwork {
         name: NetworkName,
@@ -453,6 +454,7 @@ impl Published {
 /// One stored row, as a journal keeps it: what it becomes, or that it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "rows are moved, not kept in numbers")]
 pub enum Row {
     Host(Host),
     Network(NetworkName, Option<Network>),
