@@ -254,27 +254,28 @@ pub fn overlap(a: IpNet, b: IpNet) -> bool {
 
 /// Returns the first block of [`POOLS`] that overlaps nothing in `taken`.
 pub fn free_subnet4(taken: &[IpNet]) -> Option<Ipv4Net> {
-    let taken: Vec<(u64, u64)> = taken
+    let mut taken: Vec<(u64, u64)> = taken
         .iter()
         .filter_map(|net| match net {
             IpNet::V4(net) => Some(span(*net)),
             IpNet::V6(_) => None,
         })
         .collect();
+    taken.sort_unstable();
     POOLS.iter().find_map(|(pool, prefix_len)| {
         let (mut first, end) = span(*pool);
         let size = 1u64 << (32 - prefix_len);
-        while first < end {
-            let clash = taken.iter().filter(|(a, b)| *a < first + size && *b >= first);
-            match clash.map(|(_, last)| last).max() {
-                None => {
-                    let addr = Ipv4Addr::from(u32::try_from(first).ok()?);
-                    return Ipv4Net::new(addr, *prefix_len).ok();
-                }
-                Some(last) => first = (last + 1).next_multiple_of(size),
+        // What is taken is met by its first address, so one pass is enough.
+        for (from, to) in &taken {
+            if *from >= first + size {
+                break;
+            }
+            if *to >= first {
+                first = (to + 1).next_multiple_of(size);
             }
         }
-        None
+        let addr = Ipv4Addr::from(u32::try_from(first).ok()?);
+        (first < end).then(|| Ipv4Net::new(addr, *prefix_len).ok()).flatten()
     })
 }
 

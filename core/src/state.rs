@@ -318,7 +318,10 @@ pub type Request = Vec<Change>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "a request holds few changes, and a container is put by value")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a request holds few changes, and a container is put by value"
+)]
 pub enum Change {
     CreateNetwork {
         name: NetworkName,
