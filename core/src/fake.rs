@@ -107,9 +107,13 @@ impl World for FakeWorld {
         self.alive()?;
         let mut facts = self.facts.clone();
         for probe in &questions.ports {
-            let free = (probe.first..=probe.last).filter(|port| {
+            let ports = match probe.automatic() {
+                true => self.facts.ephemeral.0..=self.facts.ephemeral.1,
+                false => probe.first..=probe.last,
+            };
+            let free = ports.filter(|port| {
                 let key = PortKey { proto: probe.proto, port: *port };
-                probe.first == probe.last || !self.saved.ports.loaded().contains_key(&key)
+                !probe.automatic() || !self.saved.ports.loaded().contains_key(&key)
             });
             let free = free.take(probe.want.into()).collect();
             facts.ports.insert(probe.clone(), ProbeAnswer { free, ..ProbeAnswer::default() });

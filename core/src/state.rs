@@ -117,6 +117,11 @@ impl<K: Ord + Clone + std::fmt::Debug, V> Table<K, V> {
         }
     }
 
+    /// Whether it speaks about every row.
+    pub fn complete(&self) -> bool {
+        matches!(self.known, Known::All)
+    }
+
     pub fn knows(&self, key: &K) -> bool {
         match &self.known {
             Known::All => true,
@@ -138,6 +143,9 @@ pub struct Host {
     pub site: Option<[u8; 5]>,
     /// Switches that we turned, with the value we set and the one we found.
     pub sysctls: BTreeMap<Sysctl, Turned>,
+    /// How many networks need each switch, turned by us or found so.
+    #[serde(default)]
+    pub needed: BTreeMap<Sysctl, u32>,
     /// Which hosts files are in use, and by how many containers.
     pub views: BTreeMap<HostsView, u32>,
     /// How many ports are published on the host's loopback: the forwarder runs while there are.
@@ -150,7 +158,7 @@ pub struct Host {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     pub driver: Driver,
-    /// 1.. ; [`Group`] and the bridge's kernel index derive from it.
+    /// 1..=65535, the smallest that was free; [`Group`] derives from it.
     pub number: u32,
     pub bridge: IfName,
     pub subnets: Vec<Subnet>,
@@ -310,6 +318,10 @@ pub type Request = Vec<Change>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a request holds few changes, and a container is put by value"
+)]
 pub enum Change {
     CreateNetwork {
         name: NetworkName,
@@ -445,6 +457,7 @@ impl Published {
 /// One stored row, as a journal keeps it: what it becomes, or that it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "rows are moved, not kept in numbers")]
 pub enum Row {
     Host(Host),
     Network(NetworkName, Option<Network>),
