@@ -1,3 +1,5 @@
 //! Container networking for Linux that can explain itself: every effect, every dialect.
 
+pub mod demo;
+pub mod linux;
 pub mod store;

@@ -1,0 +1,3 @@
+//! Everything that talks to the Linux kernel.
+
+pub mod listeners;

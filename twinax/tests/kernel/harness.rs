@@ -1,0 +1,508 @@
+//! Runs each test as a process of its own in fresh namespaces, many at once, and reports like libtest.
+//!
+//! # Theory of operation
+//!
+//! Three processes stand behind a test, all of them this program run again:
+//!
+//! ```text
+//! runner ──▶ door: enters user, network, mount, pid, uts and ipc namespaces while single-threaded
+//!              └──▶ init: pid 1 inside; mounts, then reaps; its end ends everything inside
+//!                     └──▶ the test
+//! ```
+//!
+//! Each dies with its parent, so ending the door ends all. Standard output and error are one pipe,
+//! read by the runner; standard input is a socket on which they tell how it went.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    mount::{MountFlags, MountPropagationFlags},
+    process::{Signal, WaitOptions},
+    thread::UnshareFlags,
+};
+
+use crate::{sandbox::Sandbox, wire};
+
+/// How long a test may take, in wall-clock time.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How much of a test's output is kept.
+const OUTPUT_MAX: u64 = 1 << 20;
+/// Set to a list of test names, comma-separated, it makes every other skip a failure.
+const ALLOWED_SKIPS: &str = "TWINAX_ALLOWED_SKIPS";
+/// Tells a copy of this program which of the three processes it is.
+const ROLE: &str = "TWINAX_TEST_ROLE";
+const TEST: &str = "TWINAX_TEST_NAME";
+
+/// One test: what it claims, and how to try it.
+#[derive(Clone, Copy)]
+pub struct Test {
+    pub path: &'static str,
+    pub run: fn(&mut Sandbox) -> Outcome,
+}
+
+/// How a test ends, unless it panics.
+pub enum Outcome {
+    Passed,
+    /// This machine cannot show it: the reason, as "this kernel has no SCTP".
+    Skip(String),
+}
+
+impl Test {
+    /// The name without the crate: `isolation::only_loopback`.
+    pub fn name(&self) -> &'static str {
+        self.path.split_once("::").map_or(self.path, |(_, name)| name)
+    }
+}
+
+/// Declares `TESTS`, the table of a file's tests.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),+ $(,)?) => {
+        pub const TESTS: &[$crate::harness::Test] = &[$($crate::harness::Test {
+            path: concat!(module_path!(), "::", stringify!($name)),
+            run: $name,
+        }),+];
+    };
+}
+
+/// Runs what the command line asks for. Must be called before any thread is started.
+pub fn main(all: &[&[Test]]) -> ExitCode {
+    let tests: Vec<Test> = all.iter().flat_map(|file| file.iter().copied()).collect();
+    match env::var(ROLE).as_deref() {
+        Ok("door") => door(),
+        Ok("init") => init(),
+        Ok("test") => test(&tests),
+        _ => match Options::parse(env::args().skip(1)) {
+            Ok(options) => options.run(&tests),
+            Err(message) => {
+                eprintln!("error: {message}");
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+#[derive(Default)]
+struct Options {
+    list: bool,
+    ignored: bool,
+    exact: bool,
+    nocapture: bool,
+    threads: Option<usize>,
+    filters: Vec<String>,
+    skip: Vec<String>,
+}
+
+impl Options {
+    /// Takes the part of libtest's command line that `cargo test` and cargo-nextest use.
+    fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut args = args.flat_map(|arg| match arg.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => {
+                vec![flag.to_owned(), value.to_owned()]
+            }
+            _ => vec![arg],
+        });
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--list" => options.list = true,
+                "--ignored" => options.ignored = true,
+                "--exact" => options.exact = true,
+                "--nocapture" | "--no-capture" => options.nocapture = true,
+                "--test-threads" => {
+                    let text = value()?;
+                    let count = text.parse().map_err(|_| format!("not a number: {text}"))?;
+                    options.threads = Some(count);
+                }
+                "--skip" => options.skip.push(value()?),
+                "--format" | "--color" | "-Z" => drop(value()?),
+                "--include-ignored" | "--quiet" | "-q" | "--show-output" => {}
+                flag if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
+                filter => options.filters.push(filter.to_owned()),
+            }
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        let fits = |pattern: &String| {
+            if self.exact { name == pattern } else { name.contains(pattern.as_str()) }
+        };
+        !self.ignored
+            && (self.filters.is_empty() || self.filters.iter().any(fits))
+            && !self.skip.iter().any(fits)
+    }
+
+    fn run(&self, tests: &[Test]) -> ExitCode {
+        let chosen: Vec<&Test> = tests.iter().filter(|test| self.wants(test.name())).collect();
+        if self.list {
+            for test in chosen {
+                println!("{}: test", test.name());
+            }
+            return ExitCode::SUCCESS;
+        }
+        println!("\nrunning {} test{}", chosen.len(), if chosen.len() == 1 { "" } else { "s" });
+        let started = Instant::now();
+        let next = AtomicUsize::new(0);
+        let summary = Mutex::new(Summary::default());
+        let threads = self.threads.map_or_else(
+            || thread::available_parallelism().map_or(1, usize::from),
+            |count| count.max(1),
+        );
+        thread::scope(|scope| {
+            for _ in 0..threads.min(chosen.len()) {
+                scope.spawn(|| {
+                    while let Some(test) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let ended = Ended::of(test, self.nocapture);
+                        summary.lock().unwrap().add(test, ended);
+                    }
+                });
+            }
+        });
+        let mut summary = summary.into_inner().unwrap();
+        summary.leaks();
+        summary.print(tests.len() - chosen.len(), started.elapsed())
+    }
+}
+
+/// All that is known of a test that has ended.
+struct Ended {
+    verdict: Verdict,
+    output: String,
+    /// The namespaces it ran in, as `/proc/self/ns/*` shows them: `pid:[4026532100]`.
+    namespaces: Vec<String>,
+}
+
+enum Verdict {
+    Passed,
+    Skipped(String),
+    Failed(String),
+}
+
+impl Ended {
+    fn of(test: &Test, nocapture: bool) -> Self {
+        match Self::attempt(test, nocapture) {
+            Ok(ended) => ended,
+            Err(error) => Self {
+                verdict: Verdict::Failed(format!("the harness cannot run it: {error}")),
+                output: String::new(),
+                namespaces: Vec::new(),
+            },
+        }
+    }
+
+    fn attempt(test: &Test, nocapture: bool) -> io::Result<Self> {
+        let (told, theirs) = UnixStream::pair()?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("kernel-test").env(ROLE, "door").env(TEST, test.name());
+        command.stdin(OwnedFd::from(theirs));
+        let reader = if nocapture {
+            None
+        } else {
+            let (reader, writer) = io::pipe()?;
+            command.stdout(writer.try_clone()?).stderr(writer);
+            Some(thread::spawn(move || {
+                let mut kept = Vec::new();
+                let mut source = BufReader::new(reader);
+                // What exceeds the limit is read all the same, or the test would stall.
+                drop(source.by_ref().take(OUTPUT_MAX).read_to_end(&mut kept));
+                drop(io::copy(&mut source, &mut io::sink()));
+                kept
+            }))
+        };
+        let mut child = command.spawn()?;
+        drop(command); // The last copies on our side, so that both ends report the end.
+        let (lines, in_time) = hear(told, Instant::now() + LIMIT);
+        if !in_time {
+            child.kill()?;
+        }
+        let status = child.wait()?;
+        let output = reader.map_or_else(Vec::new, |reader| reader.join().unwrap_or_default());
+        let mut verdict = match (in_time, status.code()) {
+            (false, _) => Verdict::Failed(format!("took longer than {} s", LIMIT.as_secs())),
+            (true, Some(0)) => Verdict::Failed("ended without a verdict".to_owned()),
+            (true, Some(code)) => Verdict::Failed(format!("exit code {code}")),
+            (true, None) => Verdict::Failed(format!("{status}")),
+        };
+        let mut namespaces = Vec::new();
+        for line in lines {
+            match line.split_once(' ').unwrap_or((&line, "")) {
+                ("passed", _) if status.success() => verdict = Verdict::Passed,
+                ("skipped", why) if status.success() => verdict = Verdict::Skipped(why.to_owned()),
+                ("namespace", id) => namespaces.push(id.to_owned()),
+                _ => {}
+            }
+        }
+        let output = String::from_utf8_lossy(&output).into_owned();
+        Ok(Self { verdict, output, namespaces })
+    }
+}
+
+/// Returns the lines told until every writer is gone, and whether that was before `deadline`.
+fn hear(told: UnixStream, deadline: Instant) -> (Vec<String>, bool) {
+    let mut lines = Vec::new();
+    let mut source = BufReader::new(told);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || source.get_ref().set_read_timeout(Some(left)).is_err() {
+            return (lines, false);
+        }
+        let mut line = String::new();
+        match source.read_line(&mut line) {
+            Ok(0) => return (lines, true),
+            Ok(_) => lines.push(line.trim_end().to_owned()),
+            Err(_) => return (lines, false),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Summary {
+    passed: usize,
+    failed: Vec<(String, String)>,
+    skipped: Vec<(String, String)>,
+    namespaces: BTreeSet<String>,
+}
+
+impl Summary {
+    fn add(&mut self, test: &Test, ended: Ended) {
+        self.namespaces.extend(ended.namespaces);
+        let name = test.name();
+        match ended.verdict {
+            Verdict::Passed => {
+                println!("test {name} ... ok");
+                self.passed += 1;
+            }
+            Verdict::Skipped(why) if !skip_allowed(name) => {
+                println!("test {name} ... FAILED");
+                let why = format!("skipped ({why}), and {ALLOWED_SKIPS} does not list it");
+                self.failed.push((name.to_owned(), why));
+            }
+            Verdict::Skipped(why) => {
+                println!("test {name} ... SKIPPED, {why}");
+                self.skipped.push((name.to_owned(), why));
+            }
+            Verdict::Failed(why) => {
+                println!("test {name} ... FAILED");
+                self.failed.push((name.to_owned(), format!("{}{why}\n", ended.output)));
+            }
+        }
+    }
+
+    /// A process still in a namespace of a test that ended has leaked.
+    fn leaks(&mut self) {
+        let Ok(processes) = fs::read_dir("/proc") else { return };
+        for process in processes.flatten() {
+            for kind in ["pid", "net", "mnt"] {
+                let Ok(ns) = fs::read_link(process.path().join("ns").join(kind)) else { continue };
+                let ns = ns.to_string_lossy().into_owned();
+                if self.namespaces.contains(&ns) {
+                    let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+                    let pid = process.file_name().to_string_lossy().into_owned();
+                    let what = format!("process {pid} ({}) is still in {ns}", name.trim());
+                    self.failed.push(("a test leaked".to_owned(), what));
+                }
+            }
+        }
+    }
+
+    fn print(&self, filtered_out: usize, took: Duration) -> ExitCode {
+        if !self.failed.is_empty() {
+            println!("\nfailures:\n");
+            for (name, output) in &self.failed {
+                println!("---- {name} ----\n{output}");
+            }
+            println!("failures:");
+            for (name, _) in &self.failed {
+                println!("    {name}");
+            }
+        }
+        let verdict = if self.failed.is_empty() { "ok" } else { "FAILED" };
+        // Libtest counts what did not run as ignored; the reasons follow.
+        println!(
+            "\ntest result: {verdict}. {} passed; {} failed; {} ignored; 0 measured; \
+             {filtered_out} filtered out; finished in {:.2}s",
+            self.passed,
+            self.failed.len(),
+            self.skipped.len(),
+            took.as_secs_f64()
+        );
+        if !self.skipped.is_empty() {
+            println!("skipped: {}", self.skipped.len());
+            for (name, why) in &self.skipped {
+                println!("    {name}: {why}");
+            }
+        }
+        println!();
+        ExitCode::from(if self.failed.is_empty() { 0 } else { 101 })
+    }
+}
+
+fn skip_allowed(name: &str) -> bool {
+    env::var(ALLOWED_SKIPS)
+        .map_or(true, |list| list.split([',', ' ', '\n']).any(|allowed| allowed == name))
+}
+
+/// Runs this program again in the given role; it dies with us.
+fn again(role: &str) -> io::Result<Child> {
+    let stdin = rustix::io::dup(rustix::stdio::stdin())?;
+    Command::new("/proc/self/exe").arg0("kernel-test").env(ROLE, role).stdin(stdin).spawn()
+}
+
+fn say(line: &str) {
+    let told = rustix::stdio::stdin();
+    let _ = rustix::io::write(told, format!("{line}\n").as_bytes());
+}
+
+fn fail(what: &str, error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("{what}: {error}");
+    ExitCode::from(101)
+}
+
+fn die_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+/// Enters the namespaces and waits for what happens inside.
+fn door() -> ExitCode {
+    if let Err(error) = die_with_parent().and_then(|()| enter()) {
+        return fail("no namespaces for the test", error);
+    }
+    for kind in ["net", "mnt", "pid_for_children"] {
+        if let Ok(id) = fs::read_link(Path::new("/proc/self/ns").join(kind)) {
+            say(&format!("namespace {}", id.display()));
+        }
+    }
+    match again("init").and_then(|mut init| init.wait()) {
+        Ok(status) => ExitCode::from(status.code().map_or(101, |code| code as u8)),
+        Err(error) => fail("pid 1 of the test", error),
+    }
+}
+
+fn enter() -> io::Result<()> {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    unshare(UnshareFlags::NEWUSER).map_err(|error| {
+        let remedy = "the tests need user namespaces; see that \
+            /proc/sys/user/max_user_namespaces is not 0, /proc/sys/kernel/unprivileged_userns_clone \
+            is 1 and /proc/sys/kernel/apparmor_restrict_unprivileged_userns is 0 (where they \
+            exist), and, in a container, that its seccomp profile allows unshare";
+        io::Error::new(error.kind(), format!("unshare(CLONE_NEWUSER): {error}\n{remedy}"))
+    })?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    unshare(
+        UnshareFlags::NEWNET
+            | UnshareFlags::NEWNS
+            | UnshareFlags::NEWPID
+            | UnshareFlags::NEWUTS
+            | UnshareFlags::NEWIPC,
+    )
+}
+
+#[allow(unsafe_code, reason = "rustix marks unshare so for the sake of CLONE_FILES")]
+fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: CLONE_FILES is never among the flags, and the process has one thread.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// Pid 1: makes the file system and loopback ready, starts the test, reaps until that ends.
+fn init() -> ExitCode {
+    if let Err(error) = die_with_parent().and_then(|()| furnish()) {
+        return fail("furnishing the sandbox", error);
+    }
+    let test = match again("test") {
+        Ok(child) => child.id() as i32,
+        Err(error) => return fail("starting the test", error),
+    };
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid.as_raw_pid() == test => {
+                return ExitCode::from(status.exit_status().map_or(101, |code| code as u8));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return fail("waiting for the test", error),
+        }
+    }
+}
+
+fn furnish() -> io::Result<()> {
+    use rustix::mount::{mount, mount_bind, mount_change};
+    // The two programs may lie below a directory that is about to be covered.
+    let programs = [env::current_exe()?, PathBuf::from(env!("CARGO_BIN_EXE_twinax"))];
+    let mut open = Vec::new();
+    for path in &programs {
+        open.push(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+    }
+    let context = |what: &'static str| {
+        move |error: rustix::io::Errno| io::Error::other(format!("{what}: {error}"))
+    };
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(context("making mounts private"))?;
+    let plain = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("proc", "/proc", "proc", plain | MountFlags::NOEXEC, None)
+        .map_err(context("mounting /proc (in a container, its /proc must not be masked)"))?;
+    // Refused where the outer one is masked; no test of ours needs it.
+    let _ = mount("sysfs", "/sys", "sysfs", plain | MountFlags::NOEXEC, None);
+    for covered in ["/run", "/tmp", "/var/lib"] {
+        if Path::new(covered).is_dir() {
+            mount("tmpfs", covered, "tmpfs", plain, Some(c"mode=755"))
+                .map_err(context("mounting a tmpfs"))?;
+        }
+    }
+    for (path, fd) in programs.iter().zip(&open) {
+        if !path.exists() {
+            fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new("/")))?;
+            fs::write(path, "")?;
+            let source = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd));
+            mount_bind(source, path).map_err(context("keeping the programs visible"))?;
+        }
+    }
+    for dir in ["/run/home", "/run/user", "/run/tmp"] {
+        fs::create_dir(dir)?;
+    }
+    wire::loopback_up()
+}
+
+/// The test itself; standard input becomes empty for it and its children.
+fn test(tests: &[Test]) -> ExitCode {
+    let prepared = die_with_parent().and_then(|()| {
+        let told = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+        rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
+        Ok(UnixStream::from(told))
+    });
+    let mut told = match prepared {
+        Ok(told) => told,
+        Err(error) => return fail("preparing the test", error),
+    };
+    let name = env::var(TEST).unwrap_or_default();
+    let Some(test) = tests.iter().find(|test| test.name() == name) else {
+        return fail("no test has this name", name);
+    };
+    let verdict = match (test.run)(&mut Sandbox::new()) {
+        Outcome::Passed => "passed\n".to_owned(),
+        Outcome::Skip(why) => format!("skipped {}\n", why.replace('\n', " ")),
+    };
+    match told.write_all(verdict.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail("telling the runner", error),
+    }
+}
