@@ -1,5 +1,7 @@
 //! Rules the compiler cannot check.
 
+#![expect(clippy::disallowed_methods, reason = "this test reads the source of the core")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -280,7 +280,7 @@ fn check_options(name: &NetworkName, spec: &NetworkSpec) -> Result<(), Refusal> 
         Err(Refusal::BadOption { network: name.clone(), what, why })
     };
     if spec.no_ipv4 && !wants(spec, Family::V6) {
-        return bad("neither IPv4 nor IPv6", "its containers would have no address");
+        return bad("no IPv4", "without IPv6 either, its containers would have no address");
     }
     if spec.no_ipv4 && spec.subnets.iter().any(|s| matches!(s.net, IpNet::V4(_))) {
         return bad("an IPv4 subnet", "it was asked to have no IPv4");

@@ -37,15 +37,14 @@ pub fn questions(state: &State, request: &Request) -> Questions {
                     ask_for_network(state, spec, &mut questions);
                 }
             }
-            Change::RemoveNetwork { .. } => {}
+            Change::RemoveNetwork { .. }
+            | Change::RemoveContainer { .. }
+            | Change::Exited { .. } => {}
             Change::PutContainer { name, container } => {
                 ask_after(state, name, &mut questions);
                 if let Way::Of(other) = &container.sandbox.way {
                     ask_after(state, other, &mut questions);
                 }
-            }
-            Change::RemoveContainer { name } | Change::Exited { name, .. } => {
-                ask_after(state, name, &mut questions);
             }
             Change::Attach { container, .. }
             | Change::Detach { container, .. }
@@ -54,6 +53,12 @@ pub fn questions(state: &State, request: &Request) -> Questions {
                 ask_after(state, container, &mut questions);
                 questions.ports.extend(ports.iter().map(|spec| probes.probe(spec)));
             }
+        }
+    }
+    // They go anyway, and whoever saw one exit knows how.
+    for change in request {
+        if let Change::RemoveContainer { name } | Change::Exited { name, .. } = change {
+            questions.sandboxes.remove(name);
         }
     }
     questions
