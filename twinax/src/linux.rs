@@ -1,0 +1,4 @@
+//! The kernel: every effect on it, and every look at it.
+
+pub mod netlink;
+pub mod nft;
