@@ -137,10 +137,7 @@ const SOURCE: ChainDef = ChainDef {
     name: "source",
     base: base(Filter, Hook::Prerouting, -300),
     rules: &[
-        rule(
-            &[ROUTED, V4, NotIn(&[Field::IifName, Field::IpSaddr], SetName::RoutedSource4)],
-            Drop,
-        ),
+        rule(&[ROUTED, V4, NotIn(&[Field::IifName, Field::IpSaddr], SetName::RoutedSource4)], Drop),
         rule(&[ROUTED, V6, LINK_LOCAL], Accept),
         rule(&[ROUTED, V6, NO_ADDRESS6], Accept),
         rule(
@@ -203,19 +200,11 @@ const NAT_POSTROUTING: ChainDef = ChainDef {
             Masquerade,
         ),
         rule(
-            &[
-                V4,
-                In(&[Field::IifGroup], SetName::Nat4),
-                NotIn(&[Field::OifGroup], SetName::Ours),
-            ],
+            &[V4, In(&[Field::IifGroup], SetName::Nat4), NotIn(&[Field::OifGroup], SetName::Ours)],
             Masquerade,
         ),
         rule(
-            &[
-                V6,
-                In(&[Field::IifGroup], SetName::Nat6),
-                NotIn(&[Field::OifGroup], SetName::Ours),
-            ],
+            &[V6, In(&[Field::IifGroup], SetName::Nat6), NotIn(&[Field::OifGroup], SetName::Ours)],
             Masquerade,
         ),
     ],
@@ -235,10 +224,7 @@ static BRIDGE: TableDef = TableDef {
             rule(&[ether(EtherType::ServiceVlan)], Drop),
             // A probe (RFC 5227, section 2.1.1).
             rule(
-                &[
-                    ether(EtherType::Arp),
-                    Is(Field::ArpSaddrIp, Literal::V4(Ipv4Addr::UNSPECIFIED)),
-                ],
+                &[ether(EtherType::Arp), Is(Field::ArpSaddrIp, Literal::V4(Ipv4Addr::UNSPECIFIED))],
                 Accept,
             ),
             rule(
@@ -250,10 +236,7 @@ static BRIDGE: TableDef = TableDef {
             ),
             // DHCP (RFC 2131, section 4.1).
             rule(
-                &[
-                    ether(EtherType::Ip),
-                    Is(Field::IpSaddr, Literal::V4(Ipv4Addr::UNSPECIFIED)),
-                ],
+                &[ether(EtherType::Ip), Is(Field::IpSaddr, Literal::V4(Ipv4Addr::UNSPECIFIED))],
                 Accept,
             ),
             rule(

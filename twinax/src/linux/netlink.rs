@@ -240,8 +240,7 @@ impl Socket {
     /// by the sysctl `net.core.wmem_max`.
     pub fn open(protocol: Protocol) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC;
-        let fd =
-            net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(protocol))?;
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(protocol))?;
         set(&fd, libc::NETLINK_EXT_ACK)?;
         set(&fd, libc::NETLINK_CAP_ACK)?;
         const WISH: usize = 1 << 20;
@@ -260,6 +259,13 @@ impl Socket {
     /// The longest that one send may be, in bytes.
     pub fn send_limit(&self) -> usize {
         self.send_limit
+    }
+
+    /// Bounds the send buffer as the sysctl `net.core.wmem_max` would; the kernel takes it twice.
+    pub fn limit_send_buffer(&mut self, bytes: usize) -> io::Result<()> {
+        sockopt::set_socket_send_buffer_size(&self.fd, bytes)?;
+        self.send_limit = sockopt::socket_send_buffer_size(&self.fd)?.saturating_sub(32);
+        Ok(())
     }
 
     pub fn send(&self, bytes: &[u8]) -> Result<(), Errno> {

@@ -10,12 +10,10 @@ mod decode;
 mod encode;
 mod expr;
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{collections::BTreeMap, fmt, io, sync::LazyLock};
 
 use rustix::{io::Errno, net::netlink};
-use twinax_core::ruleset::{
-    ChainDef, ElementId, SetName, TableDef, TableName, Value, tables,
-};
+use twinax_core::ruleset::{ChainDef, ElementId, SetName, TableDef, TableName, Value, tables};
 
 use self::encode::{CREATE, EXCL};
 use super::netlink::{Message, Outgoing, Socket, Verdict, attribute, be32, messages, text};
@@ -179,6 +177,12 @@ impl NftSocket {
     pub fn open() -> Result<Self, NftError> {
         let socket = Socket::open(netlink::NETFILTER).map_err(NftError::Open)?;
         Ok(Self { socket, out: Outgoing::default(), seq: 0 })
+    }
+
+    /// Bounds the send buffer, in bytes, as the sysctl `net.core.wmem_max` bounds an ordinary
+    /// user's: for trying what happens there.
+    pub fn limit_send_buffer(&mut self, bytes: usize) -> Result<(), NftError> {
+        self.socket.limit_send_buffer(bytes).map_err(NftError::Open)
     }
 
     /// Makes the changes, in the order given and at once; or, where they are too long for one
@@ -354,22 +358,22 @@ fn cut(ops: &[NftOp<'_>], order: &[usize], room: usize) -> usize {
     });
     let fit = fit.count().max(1);
     let torn = |at: usize| {
-        at < order.len() && id_of(&ops[order[at - 1]]).is_some_and(|id| {
-            id_of(&ops[order[at]]) == Some(id)
-        })
+        at < order.len()
+            && id_of(&ops[order[at - 1]]).is_some_and(|id| id_of(&ops[order[at]]) == Some(id))
     };
     (1..=fit).rev().find(|at| !torn(*at)).unwrap_or(fit)
 }
 
-/// Finds the operation that a refusal is about, if it can be known.
+/// Finds the operation that a refusal is about, if it can be known. Where the kernel dislikes what
+/// comes before a message's elements (their table or set is not there), it is the first of them.
 fn op_of(marks: &[Mark], verdict: &Verdict) -> Option<usize> {
     let mut of_message = marks.iter().filter(|mark| mark.seq == verdict.seq);
+    let first = of_message.clone().next()?;
     match verdict.offset {
-        Some(offset) => of_message.rfind(|mark| mark.offset <= offset).map(|mark| mark.op),
-        None => {
-            let first = of_message.next()?;
-            of_message.next().is_none().then_some(first.op)
+        Some(offset) => {
+            Some(of_message.rfind(|mark| mark.offset <= offset).map_or(first.op, |mark| mark.op))
         }
+        None => of_message.nth(1).is_none().then_some(first.op),
     }
 }
 
@@ -442,7 +446,12 @@ impl NftSocket {
                     None => Some(message.body.to_vec()),
                     Some(Verdict { errno: Some(Errno::NOENT), .. }) => None,
                     Some(Verdict { errno: Some(cause), text, .. }) => {
-                        return Err(NftError::Refused { op: Some(at), what: what(at), text, cause });
+                        return Err(NftError::Refused {
+                            op: Some(at),
+                            what: what(at),
+                            text,
+                            cause,
+                        });
                     }
                     Some(Verdict { errno: None, .. }) => continue,
                 };
@@ -528,9 +537,12 @@ impl NftSocket {
             encode::put_message(out, encode::GETTABLE, all[at].name, 0, seq);
             out.text(1, TableName::NAME);
         })?;
-        let faults = all.iter().zip(&answers).filter_map(|(table, answer)| {
-            table_fault(table, answer.as_deref())
-        });
+        let bodies = answers.iter().map(Option::as_deref);
+        let faults = all
+            .iter()
+            .zip(&*COMMENTS)
+            .zip(bodies)
+            .filter_map(|((table, comment), body)| table_fault(table.name, comment, body));
         Ok(faults.collect())
     }
 
@@ -581,15 +593,17 @@ impl NftSocket {
 
 type Digests = BTreeMap<String, Vec<Vec<u8>>>;
 
-fn table_fault(table: &TableDef, answer: Option<&[u8]>) -> Option<String> {
-    let name = table.name;
+/// What our tables bear, in the order of `tables`.
+static COMMENTS: LazyLock<[String; 2]> = LazyLock::new(|| tables().map(TableDef::comment));
+
+fn table_fault(name: TableName, wanted: &str, answer: Option<&[u8]>) -> Option<String> {
     let Some(body) = answer.and_then(|body| body.get(4..)) else {
         return Some(format!("table {name} is not there"));
     };
     let comment = attribute(body, 6)
         .and_then(|data| decode::udata(data, encode::UDATA_COMMENT))
         .and_then(text);
-    if comment != Some(&table.comment()) {
+    if comment != Some(wanted) {
         return Some(format!("table {name} was written by another version, or not by twinax"));
     }
     let dormant = attribute(body, 2).and_then(be32).is_none_or(|flags| flags & 1 != 0);
@@ -601,7 +615,8 @@ fn chain_fault(chain: &ChainDef, answer: Option<&[u8]>) -> Option<String> {
         return Some("is not there".to_owned());
     };
     let hook = attribute(body, 4);
-    let number = |nest: Option<&[u8]>, kind| nest.and_then(|data| attribute(data, kind).and_then(be32));
+    let number =
+        |nest: Option<&[u8]>, kind| nest.and_then(|data| attribute(data, kind).and_then(be32));
     let found = hook.map(|_| {
         let kind = attribute(body, 7).and_then(text);
         (kind, number(hook, 1), number(hook, 2), number(Some(body), 5))
@@ -636,4 +651,151 @@ fn rules_fault(chain: &ChainDef, found: Option<&Vec<Vec<u8>>>) -> Option<String>
             format!("lacks {} and has {foreign} rules that are not ours", gone.join(", "))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use twinax_core::{
+        name::Proto,
+        ruleset::{Chain, Datum, GROUP_BASE, Group, KeyType},
+    };
+
+    use super::*;
+
+    /// An element for each set, with each kind of value.
+    fn one_of_each() -> Vec<(ElementId, Value)> {
+        let datum = |kind: &KeyType| match kind {
+            KeyType::Group => Datum::Group(Group(GROUP_BASE + 7)),
+            KeyType::IfName => Datum::IfName("txv0123456789ab".parse().unwrap()),
+            KeyType::V4 => Datum::V4(Ipv4Addr::new(10, 1, 0, 2)),
+            KeyType::V6 => Datum::V6(Ipv6Addr::new(0xfd00, 1, 2, 3, 4, 5, 6, 7)),
+            KeyType::Mac => Datum::Mac("02:74:0a:01:00:02".parse().unwrap()),
+            KeyType::Proto => Datum::Proto(Proto::Udp),
+            KeyType::Port => Datum::Port(8080),
+        };
+        let element = |set: SetName| {
+            let value = match set.data() {
+                twinax_core::ruleset::DataType::None => Value::None,
+                twinax_core::ruleset::DataType::Verdict => Value::Goto(Chain::HostGateway),
+                twinax_core::ruleset::DataType::Concat(types) => {
+                    Value::Concat(types.iter().map(datum).collect())
+                }
+            };
+            (ElementId { set, key: set.key().iter().map(datum).collect() }, value)
+        };
+        SetName::ALL.into_iter().map(element).collect()
+    }
+
+    #[test]
+    fn an_element_reads_back_as_it_was_written() {
+        for (id, value) in one_of_each() {
+            assert!(id.fits(&value), "{id}");
+            let mut out = Outgoing::default();
+            encode::put_message(&mut out, encode::NEWSETELEM, id.set.table(), 0, 1);
+            encode::put_set_name(&mut out, id.set);
+            let list = out.open(3);
+            encode::put_element(&mut out, &id, Some((&value, "net/c1")));
+            encode::put_element(&mut out, &id, Some((&value, "")));
+            out.close(list);
+            let message = messages(out.bytes()).next().expect("was put");
+            let read: Vec<_> = decode::elements(id.set, message.body).collect();
+            let with = |comment: &str| Some((id.clone(), value.clone(), comment.to_owned()));
+            assert_eq!(read, [with("net/c1"), with("")]);
+        }
+    }
+
+    #[test]
+    fn a_long_comment_is_cut_between_characters() {
+        let (id, value) = one_of_each().swap_remove(0);
+        let mut out = Outgoing::default();
+        encode::put_message(&mut out, encode::NEWSETELEM, id.set.table(), 0, 1);
+        let list = out.open(3);
+        encode::put_element(&mut out, &id, Some((&value, &"é".repeat(300))));
+        out.close(list);
+        let message = messages(out.bytes()).next().expect("was put");
+        let read = decode::elements(id.set, message.body).next().flatten().expect("it reads");
+        assert_eq!(read.2, "é".repeat(63));
+    }
+
+    #[test]
+    fn a_foreign_element_is_told_not_believed() {
+        let mut out = Outgoing::default();
+        encode::put_message(&mut out, encode::NEWSETELEM, TableName::Inet, 0, 1);
+        let list = out.open(3);
+        for bytes in [&[][..], &[1, 0, 0], &[99, 0, 0, 0, 0, 80, 0, 0]] {
+            let element = out.open(1);
+            let key = out.open(1);
+            out.attr(1, bytes);
+            out.close(key);
+            out.close(element);
+        }
+        out.close(list);
+        let message = messages(out.bytes()).next().expect("was put");
+        let read: Vec<_> = decode::elements(SetName::Any4, message.body).collect();
+        assert_eq!(read, [None, None, None]);
+    }
+
+    #[test]
+    fn an_operation_takes_no_more_space_than_it_was_given() {
+        let elements = one_of_each();
+        let long = "x".repeat(500);
+        for (id, value) in &elements {
+            let op = NftOp::Add { id, value, comment: &long };
+            let mut out = Outgoing::default();
+            encode::put_message(&mut out, encode::NEWSETELEM, id.set.table(), 0, 1);
+            encode::put_set_name(&mut out, id.set);
+            let list = out.open(3);
+            encode::put_element(&mut out, id, Some((value, &long)));
+            out.close(list);
+            assert!(out.bytes().len() <= space(&op), "{op}: {}", out.bytes().len());
+        }
+        let mut out = Outgoing::default();
+        put_tables_op(&mut out, &NftOp::PutTables, || 1);
+        assert!(out.bytes().len() <= TABLES_SPACE, "{}", out.bytes().len());
+    }
+
+    #[test]
+    fn a_cut_transaction_closes_first_and_opens_last() {
+        let elements = one_of_each();
+        let find = |set| elements.iter().find(|(id, _)| id.set == set).unwrap();
+        let add = |set| {
+            let (id, value) = find(set);
+            NftOp::Add { id, value, comment: "" }
+        };
+        let del = |set| NftOp::Del { id: &find(set).0 };
+        let order = [
+            NftOp::PutTables,
+            del(SetName::Any4),
+            del(SetName::Open4),
+            del(SetName::To4),
+            add(SetName::To4),
+            add(SetName::PortMac),
+            add(SetName::Dnat6),
+        ];
+        assert!(order.map(|op| phase(&op)).is_sorted());
+        let all: Vec<_> = (0..order.len()).collect();
+        // An element that changes is not gone between two transactions.
+        let room = |ops: &[usize]| ops.iter().map(|op| space(&order[*op])).sum::<usize>();
+        assert_eq!(cut(&order, &all, room(&all)), 7);
+        assert_eq!(cut(&order, &all, room(&all[..4])), 3);
+        assert_eq!(cut(&order, &all[3..], room(&all[3..4])), 1);
+        assert_eq!(cut(&order, &all, 0), 1);
+    }
+
+    #[test]
+    fn a_refusal_names_its_operation() {
+        let marks: Vec<_> = [(5, 40, 0), (5, 80, 1), (5, 120, 2), (6, 40, 3)]
+            .map(|(seq, offset, op)| Mark { seq, offset, op })
+            .into();
+        let refusal =
+            |seq, offset| op_of(&marks, &Verdict { seq, errno: None, text: String::new(), offset });
+        assert_eq!(refusal(5, Some(84)), Some(1));
+        assert_eq!(refusal(5, Some(120)), Some(2));
+        assert_eq!(refusal(5, Some(20)), Some(0));
+        assert_eq!(refusal(5, None), None);
+        assert_eq!(refusal(6, None), Some(3));
+        assert_eq!(refusal(4, Some(40)), None);
+    }
 }

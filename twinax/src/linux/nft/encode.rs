@@ -112,7 +112,7 @@ fn put_set(out: &mut Outgoing, set: SetName) {
     match set.data() {
         DataType::None => {}
         DataType::Verdict => {
-            out.be32(6, libc::NFT_DATA_VERDICT as u32);
+            out.be32(6, libc::NFT_DATA_VERDICT);
         }
         DataType::Concat(types) => {
             out.be32(6, concat_type(types));

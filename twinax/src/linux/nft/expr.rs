@@ -4,9 +4,7 @@
 //! own: that is how sets lay out a concatenated key. Addresses, ports and ethertypes are in
 //! network byte order, link groups and all that is not of the packet in the host's.
 
-use twinax_core::ruleset::{
-    Family, Field, L4, Literal, Match, Rule, SetName, Statement,
-};
+use twinax_core::ruleset::{Family, Field, L4, Literal, Match, Rule, SetName, Statement};
 
 use super::encode::{put_verdict, verdict};
 use crate::linux::netlink::Outgoing;
