@@ -321,7 +321,8 @@ impl Addressing {
     }
 }
 
-fn overlap(a: IpNet, b: IpNet) -> bool {
+/// Whether two subnets have an address in common.
+pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 

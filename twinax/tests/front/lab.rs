@@ -279,7 +279,7 @@ fn a_value_that_cannot_be_is_told_why() {
     let n = "[network.n]\nsubnet = '10.1.0.0/24'\n";
     let c = "[container.c]\nrun = ['x']\n";
     let cases = [
-        ("name = 'a b'".to_owned(), "1:8", "network name \"a b\" is not valid"),
+        ("name = 'a b'".to_owned(), "1:8", "\"a b\" does not do as a lab's name: it starts"),
         ("name = 3".to_owned(), "1:8", "name is a text in quotes, and this is a number"),
         ("network = 3".to_owned(), "1:11", "write [network.NAME] above its keys"),
         ("[network]\nn = 3".to_owned(), "2:5", "[network.n] is a table, and this is a number"),
@@ -295,6 +295,7 @@ fn a_value_that_cannot_be_is_told_why() {
         (format!("{n}ipv6 = 6"), "3:8", "ipv6 is true or false"),
         (format!("{n}ipv4 = false\nipv6 = true"), "1:10", "to have no IPv4, but also subnet"),
         ("[network.n]\nipv4 = false".to_owned(), "1:10", "needs IPv6"),
+        (format!("{n}[network.m]\nsubnet = '10.1.0.128/25'"), "3:10", "10.1.0.0/24 of network `n`"),
         (format!("{n}driver = 'overlay'"), "3:10", "bridge or routed"),
         (format!("{n}gateway_mode = 'nap'"), "3:16", "nat, routed or isolated"),
         (format!("{n}mtu = 20"), "3:7", "from 68 to 65535"),

@@ -6,6 +6,7 @@ use std::{
     ops::Range,
 };
 
+use ipnet::IpNet;
 use toml::de::DeTable;
 use twinax_core::{
     name::{ContainerName, NetworkName},
@@ -91,10 +92,11 @@ pub(super) fn read(text: &str, file: &str, faults: &mut Vec<super::Fault>) -> Op
     let name = reader.name(&root, file);
     let networks = reader.networks(&root);
     let drafts = reader.containers(&root);
+    reader.check_overlaps(&networks);
     reader.check_networks(&networks, &drafts);
     reader.check_ports(&drafts);
     let drafts = reader.in_order(drafts)?;
-    let networks = networks.into_iter().map(|(name, spec)| (name, spec.unwrap_or_default()));
+    let networks = networks.into_iter().map(|(name, it)| (name, it.spec.unwrap_or_default()));
     let networks = networks.collect();
     Some(LabFile { name: name?, networks, containers: digested(drafts) })
 }
@@ -115,15 +117,27 @@ fn digested(drafts: Vec<Draft>) -> Vec<LabContainer> {
 }
 
 /// A network whose specification could not be read is known by name all the same.
-type Networks = BTreeMap<NetworkName, Option<NetworkSpec>>;
+type Networks = BTreeMap<NetworkName, Described>;
+
+struct Described {
+    spec: Option<NetworkSpec>,
+    /// Its name in the header.
+    span: Span,
+}
+
+fn lab_name(text: &str) -> Result<String, Misspelt> {
+    // Labs are named as networks are: both names end up as labels of networks.
+    let name = text.parse::<NetworkName>().map(String::from);
+    name.map_err(|bad| Misspelt(format!("{text:?} does not do as a lab's name: {}", bad.why)))
+}
 
 impl Reader<'_> {
     fn name(&mut self, root: &Table<'_, '_>, file: &str) -> Option<String> {
         let named = match root.get("name") {
-            Some(value) => self.read(value, "name", spelling::word::<NetworkName>)?,
+            Some(value) => self.read(value, "name", lab_name)?,
             None => {
                 let stem = std::path::Path::new(file).file_stem().and_then(|s| s.to_str());
-                let stem = stem.and_then(|stem| stem.parse::<NetworkName>().ok());
+                let stem = stem.and_then(|stem| lab_name(stem).ok());
                 let Some(stem) = stem else {
                     let what = "the file's own name does not do as the lab's: give one";
                     self.fault_with(&(0..0), what, Some("name = \"mylab\"".to_owned()));
@@ -132,7 +146,7 @@ impl Reader<'_> {
                 stem
             }
         };
-        Some(named.into())
+        Some(named)
     }
 
     /// The tables `[kind.NAME]`, in the order of the file.
@@ -163,7 +177,7 @@ impl Reader<'_> {
             }
             let spec = table.and_then(|table| self.network(&table, &span));
             if let Some(name) = name {
-                networks.insert(name, spec);
+                networks.insert(name, Described { spec, span });
             }
         }
         networks
@@ -282,7 +296,7 @@ impl Reader<'_> {
         let (mut subnets, mut subnet_spans) = self.each(table, "subnet", spelling::subnet);
         if let Some(value) = ipv6 {
             let v6 = |text: &str| match spelling::subnet(text)? {
-                net @ ipnet::IpNet::V6(_) => Ok(net),
+                net @ IpNet::V6(_) => Ok(net),
                 net => Err(Misspelt(format!("{net} is not an IPv6 subnet"))),
             };
             subnets.extend(self.read(value, "ipv6", v6));
@@ -485,6 +499,24 @@ impl Reader<'_> {
         Some(Ready { tcp: port, timeout_s: timeout.unwrap_or(READY_TIMEOUT_S) })
     }
 
+    /// Two networks of a host may not have an address in common.
+    fn check_overlaps(&mut self, networks: &Networks) {
+        let mut described: Vec<_> = networks.iter().collect();
+        described.sort_by_key(|(_, it)| it.span.start);
+        let subnets = described.iter().flat_map(|(name, it)| {
+            let specs = it.spec.iter().flat_map(|spec| &spec.subnets);
+            specs.map(move |subnet| (*name, subnet.net, &it.span))
+        });
+        let mut seen: Vec<(&NetworkName, IpNet)> = Vec::new();
+        for (name, net, span) in subnets {
+            let other = seen.iter().find(|(n, other)| *n != name && spelling::overlap(*other, net));
+            if let Some((owner, other)) = other {
+                self.fault(span, format!("{net} overlaps {other} of network `{owner}`"));
+            }
+            seen.push((name, net));
+        }
+    }
+
     fn check_networks(&mut self, networks: &Networks, drafts: &[Draft]) {
         let mut fixed: BTreeMap<(&NetworkName, IpAddr), &ContainerName> = BTreeMap::new();
         for draft in drafts {
@@ -500,7 +532,7 @@ impl Reader<'_> {
                         let what = format!("{addr} on `{network}` is given to `{other}` already");
                         self.fault(span, what);
                     }
-                    if let Some(Some(spec)) = known {
+                    if let Some(spec) = known.and_then(|known| known.spec.as_ref()) {
                         self.check_fixed(spec, *addr, span);
                     }
                 }
