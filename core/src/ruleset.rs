@@ -763,6 +763,18 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, fold)
 }
 
+impl SetName {
+    /// Whether the set says what may pass between networks, so that it stands before them and
+    /// goes after them. The others open something, so that they go first and come last.
+    pub fn is_policy(self) -> bool {
+        use SetName::*;
+        matches!(
+            self,
+            Ours | Same | From4 | From6 | To4 | To6 | Host4 | Host6 | Nat4 | Nat6 | Routed
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -867,17 +879,5 @@ mod tests {
         for table in tables() {
             assert!(document.contains(&format!("```nft\n{table}```\n")), "write it anew: {table}");
         }
-    }
-}
-
-impl SetName {
-    /// Whether the set says what may pass between networks, so that it stands before them and
-    /// goes after them. The others open something, so that they go first and come last.
-    pub fn is_policy(self) -> bool {
-        use SetName::*;
-        matches!(
-            self,
-            Ours | Same | From4 | From6 | To4 | To6 | Host4 | Host6 | Nat4 | Nat6 | Routed
-        )
     }
 }
