@@ -65,6 +65,10 @@ pub enum SetName {
     /// `bridge`: (interface . source address) that a bridged container may send from.
     PortSource4,
     PortSource6,
+    /// `bridge`: interfaces of the bridged containers that may talk to their gateway only.
+    PortAlone,
+    /// `bridge`: (interface . MAC of its gateway), one for each of these.
+    PortGateway,
 }
 
 /// One part of a key or a value.
@@ -222,7 +226,7 @@ pub enum DataType {
 }
 
 impl SetName {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Ours,
         Self::Same,
         Self::Icc,
@@ -246,6 +250,8 @@ impl SetName {
         Self::PortMac,
         Self::PortSource4,
         Self::PortSource6,
+        Self::PortAlone,
+        Self::PortGateway,
     ];
 
     /// Returns its name in the kernel, an identifier of nft's grammar.
@@ -274,12 +280,15 @@ impl SetName {
             Self::PortMac => "port-mac",
             Self::PortSource4 => "port-source4",
             Self::PortSource6 => "port-source6",
+            Self::PortAlone => "port-alone",
+            Self::PortGateway => "port-gateway",
         }
     }
 
     pub fn table(self) -> TableName {
         match self {
             Self::PortMac | Self::PortSource4 | Self::PortSource6 => TableName::Bridge,
+            Self::PortAlone | Self::PortGateway => TableName::Bridge,
             _ => TableName::Inet,
         }
     }
@@ -297,7 +306,8 @@ impl SetName {
             Self::Any4 | Self::Any6 => &[Proto, Port],
             Self::RoutedSource4 | Self::PortSource4 => &[IfName, V4],
             Self::RoutedSource6 | Self::PortSource6 => &[IfName, V6],
-            Self::PortMac => &[IfName, Mac],
+            Self::PortMac | Self::PortGateway => &[IfName, Mac],
+            Self::PortAlone => &[IfName],
         }
     }
 
@@ -426,6 +436,7 @@ pub enum Field {
     Ip6Saddr,
     Ip6Daddr,
     EtherSaddr,
+    EtherDaddr,
     ArpSaddrIp,
     IcmpType,
     Icmp6Type,
@@ -454,6 +465,7 @@ impl fmt::Display for Field {
             Self::Ip6Saddr => "ip6 saddr",
             Self::Ip6Daddr => "ip6 daddr",
             Self::EtherSaddr => "ether saddr",
+            Self::EtherDaddr => "ether daddr",
             Self::ArpSaddrIp => "arp saddr ip",
             Self::IcmpType => "icmp type",
             Self::Icmp6Type => "icmpv6 type",
@@ -498,10 +510,13 @@ impl EtherType {
     }
 }
 
-/// An ICMPv6 type that rules name (RFC 4443, RFC 4861).
+/// An ICMPv6 type that rules name (RFC 2710, RFC 3810, RFC 4443, RFC 4861).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Icmp6 {
     EchoRequest,
+    ListenerReport,
+    ListenerDone,
+    ListenerReport2,
     RouterAdvert,
     NeighborSolicit,
     NeighborAdvert,
@@ -513,6 +528,9 @@ impl Icmp6 {
     pub fn number(self) -> u8 {
         match self {
             Self::EchoRequest => 128,
+            Self::ListenerReport => 131,
+            Self::ListenerDone => 132,
+            Self::ListenerReport2 => 143,
             Self::RouterAdvert => 134,
             Self::NeighborSolicit => 135,
             Self::NeighborAdvert => 136,
@@ -535,6 +553,8 @@ pub enum Literal {
     /// An address and the number of bits that count.
     Net4(Ipv4Addr, u8),
     Net6(Ipv6Addr, u8),
+    /// The Ethernet address of everybody.
+    Broadcast,
     /// Connection tracking: a packet of a connection that was let through, or an error about it.
     Established,
     /// Connection tracking: the destination was translated.
@@ -560,12 +580,16 @@ impl fmt::Display for Literal {
             Self::EtherType(EtherType::Vlan) => "8021q",
             Self::EtherType(EtherType::ServiceVlan) => "8021ad",
             Self::EchoRequest | Self::Icmp6(Icmp6::EchoRequest) => "echo-request",
+            Self::Icmp6(Icmp6::ListenerReport) => "mld-listener-report",
+            Self::Icmp6(Icmp6::ListenerDone) => "mld-listener-done",
+            Self::Icmp6(Icmp6::ListenerReport2) => "mld2-listener-report",
             Self::Icmp6(Icmp6::RouterAdvert) => "nd-router-advert",
             Self::Icmp6(Icmp6::NeighborSolicit) => "nd-neighbor-solicit",
             Self::Icmp6(Icmp6::NeighborAdvert) => "nd-neighbor-advert",
             Self::Icmp6(Icmp6::Redirect) => "nd-redirect",
             Self::Established => "established,related",
             Self::DestinationNat => "dnat",
+            Self::Broadcast => "ff:ff:ff:ff:ff:ff",
             Self::Local => "local",
             Self::NoInterface => "0",
             Self::V4(addr) => return addr.fmt(f),
@@ -802,7 +826,7 @@ mod tests {
     fn set_names_are_distinct_and_all_listed() {
         let names: BTreeSet<_> = SetName::ALL.iter().map(|set| set.as_str()).collect();
         assert_eq!(names.len(), SetName::ALL.len());
-        assert_eq!(SetName::ALL.len(), SetName::PortSource6 as usize + 1);
+        assert_eq!(SetName::ALL.len(), SetName::PortGateway as usize + 1);
         assert_eq!(Chain::ALL.len(), Chain::HostClosed as usize + 1);
     }
 
@@ -827,7 +851,7 @@ mod tests {
             Field::ThDport => KeyType::Port,
             Field::IpSaddr | Field::IpDaddr | Field::ArpSaddrIp => KeyType::V4,
             Field::Ip6Saddr | Field::Ip6Daddr => KeyType::V6,
-            Field::EtherSaddr => KeyType::Mac,
+            Field::EtherSaddr | Field::EtherDaddr => KeyType::Mac,
             other => panic!("{other} is the key of no set"),
         }
     }

@@ -210,54 +210,80 @@ const NAT_POSTROUTING: ChainDef = ChainDef {
     ],
 };
 
+/// What a container that may talk to its gateway only needs beside that to find it, and to be found
+/// by it. An answer from another container would not come through.
+const ALONE: ChainDef = ChainDef {
+    name: "alone",
+    base: None,
+    rules: &[
+        rule(&[In(&[Field::IifName, Field::EtherDaddr], SetName::PortGateway)], Return),
+        rule(&[ether(EtherType::Arp), Is(Field::EtherDaddr, Literal::Broadcast)], Return),
+        rule(&[ether(EtherType::Ip6), ICMP6, icmp6(Icmp6::NeighborSolicit)], Return),
+        // For the bridge, which else would not bring the gateway's questions (MLD snooping).
+        rule(&[ether(EtherType::Ip6), ICMP6, icmp6(Icmp6::ListenerReport)], Return),
+        rule(&[ether(EtherType::Ip6), ICMP6, icmp6(Icmp6::ListenerDone)], Return),
+        rule(&[ether(EtherType::Ip6), ICMP6, icmp6(Icmp6::ListenerReport2)], Return),
+        rule(&[], Drop),
+    ],
+};
+
 static BRIDGE: TableDef = TableDef {
     name: TableName::Bridge,
-    chains: &[ChainDef {
-        name: "source",
-        base: base(Filter, Hook::Prerouting, -300),
-        rules: &[
-            rule(&[IsNot(Field::IifName, Literal::NamePrefix("txv"))], Accept),
-            rule(&[NotIn(&[Field::IifName, Field::EtherSaddr], SetName::PortMac)], Drop),
-            // The kernel takes tags with VLAN id 0 off, however many: what is inside would come
-            // in unchecked. (`meta protocol` looks past the first.)
-            rule(&[ether(EtherType::Vlan)], Drop),
-            rule(&[ether(EtherType::ServiceVlan)], Drop),
-            // A probe (RFC 5227, section 2.1.1).
-            rule(
-                &[ether(EtherType::Arp), Is(Field::ArpSaddrIp, Literal::V4(Ipv4Addr::UNSPECIFIED))],
-                Accept,
-            ),
-            rule(
-                &[
-                    ether(EtherType::Arp),
-                    NotIn(&[Field::IifName, Field::ArpSaddrIp], SetName::PortSource4),
-                ],
-                Drop,
-            ),
-            // DHCP (RFC 2131, section 4.1).
-            rule(
-                &[ether(EtherType::Ip), Is(Field::IpSaddr, Literal::V4(Ipv4Addr::UNSPECIFIED))],
-                Accept,
-            ),
-            rule(
-                &[
-                    ether(EtherType::Ip),
-                    NotIn(&[Field::IifName, Field::IpSaddr], SetName::PortSource4),
-                ],
-                Drop,
-            ),
-            // A container is nobody's router.
-            rule(&[ether(EtherType::Ip6), ICMP6, icmp6(Icmp6::RouterAdvert)], Drop),
-            rule(&[ether(EtherType::Ip6), ICMP6, icmp6(Icmp6::Redirect)], Drop),
-            rule(&[ether(EtherType::Ip6), LINK_LOCAL], Accept),
-            rule(&[ether(EtherType::Ip6), NO_ADDRESS6], Accept),
-            rule(
-                &[
-                    ether(EtherType::Ip6),
-                    NotIn(&[Field::IifName, Field::Ip6Saddr], SetName::PortSource6),
-                ],
-                Drop,
-            ),
-        ],
-    }],
+    chains: &[
+        ALONE,
+        ChainDef {
+            name: "source",
+            base: base(Filter, Hook::Prerouting, -300),
+            rules: &[
+                rule(&[IsNot(Field::IifName, Literal::NamePrefix("txv"))], Accept),
+                rule(&[NotIn(&[Field::IifName, Field::EtherSaddr], SetName::PortMac)], Drop),
+                // The kernel takes tags with VLAN id 0 off, however many: what is inside would come
+                // in unchecked. (`meta protocol` looks past the first.)
+                rule(&[ether(EtherType::Vlan)], Drop),
+                rule(&[ether(EtherType::ServiceVlan)], Drop),
+                // Here and not by isolated ports: those also keep apart what the bridge turned round
+                // for a published port (br_netfilter).
+                rule(&[In(&[Field::IifName], SetName::PortAlone)], Jump("alone")),
+                // A probe (RFC 5227, section 2.1.1).
+                rule(
+                    &[
+                        ether(EtherType::Arp),
+                        Is(Field::ArpSaddrIp, Literal::V4(Ipv4Addr::UNSPECIFIED)),
+                    ],
+                    Accept,
+                ),
+                rule(
+                    &[
+                        ether(EtherType::Arp),
+                        NotIn(&[Field::IifName, Field::ArpSaddrIp], SetName::PortSource4),
+                    ],
+                    Drop,
+                ),
+                // DHCP (RFC 2131, section 4.1).
+                rule(
+                    &[ether(EtherType::Ip), Is(Field::IpSaddr, Literal::V4(Ipv4Addr::UNSPECIFIED))],
+                    Accept,
+                ),
+                rule(
+                    &[
+                        ether(EtherType::Ip),
+                        NotIn(&[Field::IifName, Field::IpSaddr], SetName::PortSource4),
+                    ],
+                    Drop,
+                ),
+                // A container is nobody's router.
+                rule(&[ether(EtherType::Ip6), ICMP6, icmp6(Icmp6::RouterAdvert)], Drop),
+                rule(&[ether(EtherType::Ip6), ICMP6, icmp6(Icmp6::Redirect)], Drop),
+                rule(&[ether(EtherType::Ip6), LINK_LOCAL], Accept),
+                rule(&[ether(EtherType::Ip6), NO_ADDRESS6], Accept),
+                rule(
+                    &[
+                        ether(EtherType::Ip6),
+                        NotIn(&[Field::IifName, Field::Ip6Saddr], SetName::PortSource6),
+                    ],
+                    Drop,
+                ),
+            ],
+        },
+    ],
 };

@@ -131,7 +131,8 @@ enum Phase {
 fn phase(op: &NftOp<'_>) -> Phase {
     use SetName::{
         Any4, Any6, Dnat4, Dnat6, From4, From6, Host4, Host6, Icc, Nat4, Nat6, Open4, Open6, Ours,
-        PortMac, PortSource4, PortSource6, Routed, RoutedSource4, RoutedSource6, Same, To4, To6,
+        PortAlone, PortGateway, PortMac, PortSource4, PortSource6, Routed, RoutedSource4,
+        RoutedSource6, Same, To4, To6,
     };
     let (id, adds) = match op {
         NftOp::PutTables | NftOp::DelTables => return Phase::Tables,
@@ -139,11 +140,11 @@ fn phase(op: &NftOp<'_>) -> Phase {
         NftOp::Del { id } => (id, false),
     };
     let (add, del) = match id.set {
-        Ours | Same | From4 | From6 | To4 | To6 | Host4 | Host6 | Routed => {
+        Ours | Same | From4 | From6 | To4 | To6 | Host4 | Host6 | Routed | PortAlone => {
             (Phase::Closing, Phase::Closing)
         }
-        Icc | Open4 | Open6 | RoutedSource4 | RoutedSource6 | PortMac | PortSource4
-        | PortSource6 => (Phase::AddOpening, Phase::DelOpening),
+        Icc | Open4 | Open6 | RoutedSource4 | RoutedSource6 | PortMac | PortGateway
+        | PortSource4 | PortSource6 => (Phase::AddOpening, Phase::DelOpening),
         Nat4 | Nat6 | Dnat4 | Dnat6 | Any4 | Any6 => (Phase::AddNat, Phase::DelNat),
     };
     if adds { add } else { del }

@@ -208,9 +208,9 @@ fn concat_len(types: &[KeyType]) -> usize {
     types.iter().map(|one| type_len(*one).next_multiple_of(4)).sum()
 }
 
-/// For nft, to show a lone number rightly: 1 is the host's byte order, 0 is none in particular.
+/// For nft, to show a lone part rightly: 1 is the host's byte order, 0 is none in particular.
 fn byte_order(types: &[KeyType]) -> u32 {
-    u32::from(types == [KeyType::Group])
+    u32::from(matches!(types, [KeyType::Group | KeyType::IfName]))
 }
 
 /// Puts `NFTA_SET_ELEM_LIST_TABLE` and `…_SET`, with which messages about elements begin.

@@ -156,6 +156,7 @@ fn masked(literal: &Literal) -> Masked {
         Literal::Established => return Masked::Any { bits: 0x2 | 0x4 },
         // IPS_DST_NAT.
         Literal::DestinationNat => return Masked::Any { bits: 1 << 5 },
+        Literal::Broadcast => vec![0xff; 6],
         Literal::Local => u32::from(libc::RTN_LOCAL).to_ne_bytes().to_vec(),
         Literal::NoInterface => vec![0; 4],
         // A comparison of the first bytes only.
@@ -206,6 +207,7 @@ fn source(field: Field) -> Source {
         Field::Nfproto => Source::Meta(META_NFPROTO),
         Field::L4Proto => Source::Meta(META_L4PROTO),
         Field::Protocol => Source::Meta(META_PROTOCOL),
+        Field::EtherDaddr => link(0, 6),
         Field::EtherSaddr => link(6, 6),
         Field::ArpSaddrIp => network(14, 4),
         Field::IpSaddr => network(12, 4),
