@@ -187,7 +187,7 @@ impl Lowering<'_> {
     ) {
         let port = (network.driver == Driver::Bridge).then(|| Port {
             bridge: network.bridge.clone(),
-            isolated: !network.icc,
+            isolated: false,
             hairpin: self.carries_published(endpoint),
         });
         let end =
@@ -222,6 +222,13 @@ impl Lowering<'_> {
         let bridge = LinkId::host(network.bridge.clone());
         self.topology.fdb.insert(FdbEntry { port: outer.clone(), mac: endpoint.mac });
         self.element(SetName::PortMac, outer, Datum::Mac(endpoint.mac));
+        if !network.icc {
+            // Not the kernel's isolated ports: with bridge netfilter on, a published port of a
+            // neighbour is reached across the bridge, which they would not let pass.
+            let key = vec![Datum::IfName(outer.name.clone())];
+            self.put(ElementId { set: SetName::PortAlone, key }, Value::None);
+            self.element(SetName::PortGateway, outer, Datum::Mac(gateway_mac(network)));
+        }
         for addr in &endpoint.addrs {
             let subnet = network.subnet_of(*addr).expect("an address lies in its network");
             let net = with_prefix(*addr, subnet.net.prefix_len());
