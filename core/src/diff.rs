@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use crate::{
     model::{Addr, Impossible, Link, LinkId, LinkKind, Netns, Op, Process, Topology, number_of},
-    ruleset::{ElementId, SetName},
+    ruleset::SetName,
 };
 
 /// What turns one topology into another, in the order it is done.
@@ -101,14 +101,14 @@ impl Planner<'_> {
     }
 
     fn delete_elements(&mut self, of: impl Fn(SetName) -> bool) -> Step {
-        let unwanted: Vec<ElementId> = self
+        let unwanted: Vec<Op> = self
             .model
             .elements
             .iter()
             .filter(|(id, have)| of(id.set) && self.desired.elements.get(id) != Some(have))
-            .map(|(id, _)| id.clone())
+            .map(|(id, have)| Op::DelElement { id: id.clone(), element: have.clone() })
             .collect();
-        self.emit_all(unwanted.into_iter().map(|id| Op::DelElement { id }))
+        self.emit_all(unwanted)
     }
 
     /// Takes cables out of their bridges, and lets go of namespaces.

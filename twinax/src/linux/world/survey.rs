@@ -1,0 +1,84 @@
+//! Answers what `decide` asks of the world.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use twinax_core::{
+    decide::{Facts, Probe, ProbeAnswer, Questions},
+    state::{PortKey, State},
+};
+
+use super::{Linux, LinuxError};
+use crate::linux::{link, listeners, netns::NetnsHandle, survey, sysctl};
+
+pub(super) fn answer(
+    world: &mut Linux,
+    questions: &Questions,
+    state: &State,
+) -> Result<Facts, LinuxError> {
+    let mut facts = Facts { now: now(), random: random(), ..Facts::default() };
+    if questions.uplink_mtu {
+        facts.uplink_mtu = survey::uplink_mtu(world.links()?.host())?;
+    }
+    if questions.subnets {
+        let subnets = survey::foreign_subnets(world.links()?.host())?;
+        facts.subnets = subnets.into_iter().collect();
+    }
+    if questions.ports.iter().any(Probe::automatic) {
+        facts.ephemeral = listeners::ephemeral_range()?;
+    }
+    for probe in &questions.ports {
+        let answer = ask_ports(world, probe, facts.ephemeral)?;
+        facts.ports.insert(probe.clone(), answer);
+    }
+    for switch in &questions.sysctls {
+        facts.sysctls.insert(switch.clone(), sysctl::read(switch)?);
+    }
+    for name in &questions.links {
+        if world.links()?.host().get(link::get_by_name(name.as_str()))?.is_none() {
+            facts.gone_links.insert(name.clone());
+        }
+    }
+    for name in &questions.sandboxes {
+        let container = state.containers.loaded().get(name);
+        if container.is_some_and(|container| NetnsHandle::of(&container.sandbox).is_err()) {
+            facts.gone_sandboxes.insert(name.clone());
+        }
+    }
+    Ok(facts)
+}
+
+/// Asks for a range as it is; any port will do where the probe says so, but for those promised
+/// to somebody.
+fn ask_ports(
+    world: &Linux,
+    probe: &Probe,
+    (low, high): (u16, u16),
+) -> Result<ProbeAnswer, LinuxError> {
+    if !probe.automatic() {
+        return Ok(listeners::probe(probe)?);
+    }
+    let first = if (low..=high).contains(&probe.first) { probe.first } else { low };
+    let mut answer = ProbeAnswer::default();
+    for port in (first..=high).chain(low..first) {
+        if answer.free.len() >= usize::from(probe.want) {
+            break;
+        }
+        if world.store.is_claimed(PortKey { proto: probe.proto, port }) {
+            continue;
+        }
+        let one = Probe { first: port, last: port, want: 1, ..probe.clone() };
+        answer.free.extend(listeners::probe(&one)?.free);
+    }
+    Ok(answer)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // The kernel's pool never fails for so few bytes once it is seeded.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u64::from_ne_bytes(bytes)
+}
