@@ -646,15 +646,19 @@ fn an_automatic_port_goes_on_from_the_last() {
         "put c1 ; attach c1 default ; publish c1 80 81 82 ; publish c1 127.0.0.1@83
          put c2 ; attach c2 default ; publish c2 80-86
          put c2 ; attach c2 default ; publish c2 80-85
-         unpublish c1 80",
+         unpublish c1 80-81
+         publish c1 70-71/udp
+         publish c1 72",
         expect![[r#"
             refused: no tcp port is free in the ephemeral range of the host
             network default #1 tx-default mtu 1450 10.224.0.0/22 gateway 10.224.0.1
             container c1
               txv1001 eth0 default 02:74:0a:e0:00:02 10.224.0.2
-              * 40001 -> 81 tcp
               * 40002 -> 82 tcp
               127.0.0.1 40003 -> 83 tcp
+              * 40000 -> 70 udp
+              * 40001 -> 71 udp
+              * 40000 -> 72 tcp
             container c2
               txv1002 eth0 default 02:74:0a:e0:00:03 10.224.0.3
               * 40004 -> 80 tcp
