@@ -29,6 +29,7 @@ mod questions;
 mod refusal;
 
 pub use keys::{keys, more_keys};
+pub use network::network_difference;
 pub use questions::questions;
 pub use refusal::Refusal;
 

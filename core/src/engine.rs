@@ -181,18 +181,24 @@ fn carry<W: World>(
     let (had, desired) = (lower(before), lower(after));
     let at = sandboxes(before, after);
     // What is not promised yet is new, with names never used before: no need to look for it.
-    let mut observed = world.observe(&had.scope(), &at).map_err(Failure::Restored)?;
+    // But a container's namespace is there before its first promise.
+    let mut scope = had.scope();
+    scope.netns.extend(desired.netns.iter().cloned());
+    let mut observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
     if !keys.all && lacks_shared(&observed, &had) {
         // What everybody stands on is gone, so more than this request's own is.
         let all = Keys { all: true, ..Keys::default() };
         let state = world.load(&all).map_err(Failure::Restored)?;
         let living = living(world, &state)?;
         carry(world, all, &state, &living)?;
-        observed = world.observe(&had.scope(), &at).map_err(Failure::Restored)?;
+        observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
     }
     let plan = diff(&observed, &desired)?;
-    let journal =
-        Journal { keys, before: before.changes_since(after), after: after.changes_since(before) };
+    let journal = Journal {
+        keys: keys.with_rows_of(before).with_rows_of(after),
+        before: before.changes_since(after),
+        after: after.changes_since(before),
+    };
     if plan.0.is_empty() && journal.after.is_empty() {
         return Ok(plan);
     }

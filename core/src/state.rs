@@ -47,6 +47,19 @@ pub struct Keys {
     pub ports: BTreeSet<PortKey>,
 }
 
+impl Keys {
+    /// Names every row that is loaded in `state`: a container whose row is already gone no longer
+    /// brings its networks.
+    pub fn with_rows_of(mut self, state: &State) -> Self {
+        if !self.all {
+            self.networks.extend(state.networks.loaded().keys().cloned());
+            self.containers.extend(state.containers.loaded().keys().cloned());
+            self.ports.extend(state.ports.loaded().keys().copied());
+        }
+        self
+    }
+}
+
 /// Rows of one kind, and which of them are spoken about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table<K: Ord, V> {

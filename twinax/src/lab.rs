@@ -24,12 +24,23 @@ pub const LABEL: &str = "twinax.lab";
 /// One thing that `up` or `down` does, whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    Stop { name: ContainerName, why: Why },
-    RemoveNetwork { name: NetworkName },
-    CreateNetwork { name: NetworkName, spec: NetworkSpec },
+    Stop {
+        name: ContainerName,
+        why: Why,
+    },
+    RemoveNetwork {
+        name: NetworkName,
+    },
+    CreateNetwork {
+        name: NetworkName,
+        spec: NetworkSpec,
+    },
     Start(Box<LabContainer>),
     /// Plugs a running container in and out, and changes its ports.
-    Change { name: ContainerName, request: Request },
+    Change {
+        name: ContainerName,
+        request: Request,
+    },
 }
 
 /// Why a container is stopped and removed.
@@ -238,9 +249,8 @@ fn covers(spec: &PublishSpec, published: &Published) -> bool {
 
 fn is_published(spec: &PublishSpec, have: &Container) -> bool {
     let (first, last) = spec.container_ports;
-    (first..=last).all(|port| {
-        have.published.iter().any(|p| p.container_port == port && covers(spec, p))
-    })
+    (first..=last)
+        .all(|port| have.published.iter().any(|p| p.container_port == port && covers(spec, p)))
 }
 
 fn exactly(published: &Published) -> PublishSpec {

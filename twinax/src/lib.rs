@@ -1,5 +1,7 @@
 //! Container networking for Linux that can explain itself: every effect, every dialect.
 
+pub mod front;
 pub mod demo;
+pub mod lab;
 pub mod linux;
 pub mod store;

@@ -48,7 +48,7 @@ impl Decision<'_> {
         spec: &NetworkSpec,
     ) -> Result<(), Refusal> {
         if let Some(network) = self.state.networks.get(name) {
-            return match difference(network, spec) {
+            return match network_difference(network, spec) {
                 None => Ok(()),
                 Some(what) => Err(Refusal::NetworkDiffers { name: name.clone(), what }),
             };
@@ -241,7 +241,7 @@ impl Decision<'_> {
 
 /// What makes an existing network other than `spec` asks for. What `spec` leaves open is met by
 /// whatever was chosen.
-fn difference(network: &Network, spec: &NetworkSpec) -> Option<&'static str> {
+pub fn network_difference(network: &Network, spec: &NetworkSpec) -> Option<&'static str> {
     let count = |family| network.subnets.iter().filter(|s| Family::of(s.gateway) == family).count();
     let asked = |family| spec.subnets.iter().filter(|s| Family::of(s.net.addr()) == family).count();
     let same_family = |family| {
