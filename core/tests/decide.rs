@@ -19,7 +19,7 @@ use twinax_core::{
     name::{ContainerName, NetworkName},
     state::{
         AttachSpec, Change, Container, DEFAULT_NETWORK, Driver, GatewayMode, NetworkSpec, PortKey,
-        PublishSpec, Published, Request, Run, Sandbox, State, Status, SubnetSpec, Way,
+        PublishSpec, Published, Request, Row, Run, Sandbox, State, Status, SubnetSpec, Way,
     },
 };
 
@@ -934,27 +934,35 @@ fn an_address_moves_with_its_cable_in_one_request() {
          put c2 ; attach c2 web
          detach c1 web ; attach c1 web ip=10.1.0.2 ifname=lan0
          rm c1 ; attach c2 web ; put c3 ; attach c3 web ip=10.1.0.2";
-    check_on(&mut bench, lines, expect![[r#"
+    check_on(
+        &mut bench,
+        lines,
+        expect![[r#"
         network web #1 tx-web mtu 1450 10.1.0.0/24 gateway 10.1.0.1
         container c2 hosts web
           txv1002 eth0 web 02:74:0a:01:00:03 10.1.0.3
         container c3 hosts web
           txv1004 eth0 web 02:74:0a:01:00:02 10.1.0.2
         switch ipv4/ip_forward 1 (was 0)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn who_saw_an_exit_knows_how() {
     let mut bench = Bench::new();
     let lines = "network web mtu=65535\nput c1 ; attach c1 web ; publish c1 80";
-    check_on(&mut bench, lines, expect![[r#"
+    check_on(
+        &mut bench,
+        lines,
+        expect![[r#"
         network web #1 tx-web mtu 65535 10.224.0.0/22 gateway 10.224.0.1
         container c1 hosts web
           txv1001 eth0 web 02:74:0a:e0:00:02 10.224.0.2
           * 40000 -> 80 tcp
         switch ipv4/ip_forward 1 (was 0)
-    "#]]);
+    "#]],
+    );
     bench.world.dead = ["c1".parse().expect("a name")].into();
     check_on(
         &mut bench,
@@ -1013,4 +1021,16 @@ fn a_thousand_containers_cost_the_next_nothing() {
     let refusal = bench.ask(&parse("put x ; attach x web")).expect_err("a bridge has 1,023 ports");
     assert_eq!(refusal.to_string(), "network web is full: a bridge has 1,023 ports");
     keeps_its_promises(&bench.world.saved, "1,023 containers");
+}
+
+#[test]
+fn what_is_promised_can_be_stored() {
+    let mut bench = Bench::new();
+    let line = "network web ipv6 ; put c1 ; attach c1 web alias=db ; publish c1 80:80";
+    bench.ask(&parse(line)).expect("it is granted");
+    for row in bench.world.saved.changes_since(&State::default()) {
+        let text = serde_json::to_string(&row).unwrap_or_else(|e| panic!("{row:?}: {e}"));
+        let read: Row = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(read, row);
+    }
 }
