@@ -55,9 +55,9 @@ pub struct Questions {
 ///
 /// With `last` > 0 every port of `first..=last` is asked about, and `want` is their number;
 /// promises to containers are none of the probe's business. With `last` = 0 ([`Probe::automatic`])
-/// `want` ports are looked for in `net.ipv4.ip_local_port_range`, from `first` on and around
-/// (from the beginning if `first` is outside), and ports that were promised to any container on
-/// any address are passed over.
+/// `want` ports are looked for in `net.ipv4.ip_local_port_range`, in the order of
+/// [`Probe::candidates`], and ports that were promised to any container on any address are passed
+/// over.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
     pub proto: Proto,
@@ -72,6 +72,13 @@ impl Probe {
     /// Whether any port will do.
     pub fn automatic(&self) -> bool {
         self.last == 0
+    }
+
+    /// Returns the ports to look at, in order; `ephemeral` is where automatic ones are.
+    pub fn candidates(&self, ephemeral: (u16, u16)) -> impl Iterator<Item = u16> + use<> {
+        let (low, high) = if self.automatic() { ephemeral } else { (self.first, self.last) };
+        let from = if (low..=high).contains(&self.first) { self.first } else { low };
+        (from..=high).chain(low..from)
     }
 }
 

@@ -107,11 +107,7 @@ impl World for FakeWorld {
         self.alive()?;
         let mut facts = self.facts.clone();
         for probe in &questions.ports {
-            let ports = match probe.automatic() {
-                true => self.facts.ephemeral.0..=self.facts.ephemeral.1,
-                false => probe.first..=probe.last,
-            };
-            let free = ports.filter(|port| {
+            let free = probe.candidates(self.facts.ephemeral).filter(|port| {
                 let key = PortKey { proto: probe.proto, port: *port };
                 !probe.automatic() || !self.saved.ports.loaded().contains_key(&key)
             });

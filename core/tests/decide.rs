@@ -19,7 +19,7 @@ use twinax_core::{
     name::{ContainerName, NetworkName},
     state::{
         AttachSpec, Change, Container, DEFAULT_NETWORK, Driver, GatewayMode, NetworkSpec, PortKey,
-        PublishSpec, Published, Request, Run, Sandbox, State, Status, SubnetSpec, Way,
+        PublishSpec, Published, Request, Row, Run, Sandbox, State, Status, SubnetSpec, Way,
     },
 };
 
@@ -646,15 +646,19 @@ fn an_automatic_port_goes_on_from_the_last() {
         "put c1 ; attach c1 default ; publish c1 80 81 82 ; publish c1 127.0.0.1@83
          put c2 ; attach c2 default ; publish c2 80-86
          put c2 ; attach c2 default ; publish c2 80-85
-         unpublish c1 80",
+         unpublish c1 80-81
+         publish c1 70-71/udp
+         publish c1 72",
         expect![[r#"
             refused: no tcp port is free in the ephemeral range of the host
             network default #1 tx-default mtu 1450 10.224.0.0/22 gateway 10.224.0.1
             container c1
               txv1001 eth0 default 02:74:0a:e0:00:02 10.224.0.2
-              * 40001 -> 81 tcp
               * 40002 -> 82 tcp
               127.0.0.1 40003 -> 83 tcp
+              * 40000 -> 70 udp
+              * 40001 -> 71 udp
+              * 40000 -> 72 tcp
             container c2
               txv1002 eth0 default 02:74:0a:e0:00:03 10.224.0.3
               * 40004 -> 80 tcp
@@ -920,4 +924,113 @@ fn asked_twice(mut bench: Bench, lines: &[String]) -> Result<(), TestCaseError> 
         }
     }
     Ok(())
+}
+
+#[test]
+fn an_address_moves_with_its_cable_in_one_request() {
+    let mut bench = Bench::new();
+    let lines = "network web subnet=10.1.0.0/24
+         put c1 ; attach c1 web
+         put c2 ; attach c2 web
+         detach c1 web ; attach c1 web ip=10.1.0.2 ifname=lan0
+         rm c1 ; attach c2 web ; put c3 ; attach c3 web ip=10.1.0.2";
+    check_on(
+        &mut bench,
+        lines,
+        expect![[r#"
+        network web #1 tx-web mtu 1450 10.1.0.0/24 gateway 10.1.0.1
+        container c2 hosts web
+          txv1002 eth0 web 02:74:0a:01:00:03 10.1.0.3
+        container c3 hosts web
+          txv1004 eth0 web 02:74:0a:01:00:02 10.1.0.2
+        switch ipv4/ip_forward 1 (was 0)
+    "#]],
+    );
+}
+
+#[test]
+fn who_saw_an_exit_knows_how() {
+    let mut bench = Bench::new();
+    let lines = "network web mtu=65535\nput c1 ; attach c1 web ; publish c1 80";
+    check_on(
+        &mut bench,
+        lines,
+        expect![[r#"
+        network web #1 tx-web mtu 65535 10.224.0.0/22 gateway 10.224.0.1
+        container c1 hosts web
+          txv1001 eth0 web 02:74:0a:e0:00:02 10.224.0.2
+          * 40000 -> 80 tcp
+        switch ipv4/ip_forward 1 (was 0)
+    "#]],
+    );
+    bench.world.dead = ["c1".parse().expect("a name")].into();
+    check_on(
+        &mut bench,
+        "detach c1 web ; exit c1 4\nunpublish c1 80 ; exit c1 4\nexit c1 5",
+        expect![[r#"
+            refused: container c1 cannot leave network web, which carries 40000->80/tcp
+            network web #1 tx-web mtu 65535 10.224.0.0/22 gateway 10.224.0.1
+            container c1 exited Some(4)
+            ghost txv1001 web 10.224.0.2
+            switch ipv4/ip_forward 1 (was 0)
+        "#]],
+    );
+}
+
+#[test]
+fn a_port_given_back_is_not_given_out_at_once() {
+    check(
+        "put c1 ; attach c1 default ; publish c1 80
+         unpublish c1 80
+         publish c1 80
+         put c1 ; attach c1 default
+         publish c1 80",
+        expect![[r#"
+            network default #1 tx-default mtu 1450 10.224.0.0/22 gateway 10.224.0.1
+            container c1
+              txv1001 eth0 default 02:74:0a:e0:00:02 10.224.0.2
+              * 40001 -> 80 tcp
+            switch ipv4/ip_forward 1 (was 0)
+        "#]],
+    );
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let mut bench = Bench::new();
+    let mut hint = |line: &str| {
+        let refusal = bench.ask(&parse(line)).expect_err(line);
+        refusal.hint().unwrap_or_else(|| panic!("{refusal}: no hint"))
+    };
+    assert_eq!(hint("put c1 ; attach c1 web"), "twinax network create web");
+    assert_eq!(
+        hint("put c1 ; publish c1 80:80"),
+        "attach it to a network that leads out and publish then"
+    );
+}
+
+#[test]
+fn a_thousand_containers_cost_the_next_nothing() {
+    let mut bench = Bench::new();
+    for n in 0..=1022 {
+        let line = format!("put c{n} ; attach c{n} web");
+        let line = if n == 0 { format!("network web subnet=10.1.0.0/16 ; {line}") } else { line };
+        bench.ask(&parse(&line)).unwrap_or_else(|refusal| panic!("{line}: {refusal}"));
+        assert!(!bench.looked_at_all, "{line}");
+    }
+    let refusal = bench.ask(&parse("put x ; attach x web")).expect_err("a bridge has 1,023 ports");
+    assert_eq!(refusal.to_string(), "network web is full: a bridge has 1,023 ports");
+    keeps_its_promises(&bench.world.saved, "1,023 containers");
+}
+
+#[test]
+fn what_is_promised_can_be_stored() {
+    let mut bench = Bench::new();
+    let line = "network web ipv6 ; put c1 ; attach c1 web alias=db ; publish c1 80:80";
+    bench.ask(&parse(line)).expect("it is granted");
+    for row in bench.world.saved.changes_since(&State::default()) {
+        let text = serde_json::to_string(&row).unwrap_or_else(|e| panic!("{row:?}: {e}"));
+        let read: Row = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(read, row);
+    }
 }
