@@ -374,6 +374,20 @@ networks.n.ip = '10.1.0.5'
     );
 }
 
+/// Nothing in the reading is quadratic enough to be noticed.
+#[test]
+fn a_file_of_twenty_thousand_containers_is_read() {
+    let mut text = String::from("[network.n]\n");
+    for n in (1..=20_000).rev() {
+        let before = if n > 1 { format!("'c{}'", n - 1) } else { String::new() };
+        let ports = format!("ports = ['{n}:80']\nnetworks = ['n']\ndepends = [{before}]");
+        text += &format!("[container.c{n}]\nrun = ['x']\n{ports}\n");
+    }
+    let lab = read(&text);
+    assert_eq!(lab.containers[0].name.as_str(), "c1");
+    assert_eq!(lab.containers[19_999].name.as_str(), "c20000");
+}
+
 #[test]
 fn control_characters_of_a_file_do_not_reach_the_terminal() {
     let error = lab::parse("\"\\u001b[2J\" = 1\nname = '\x1b[2J'", "my.toml").unwrap_err();

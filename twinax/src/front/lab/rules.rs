@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use toml::de::DeTable;
 use twinax_core::{
-    name::{ContainerName, NetworkName},
+    name::{ContainerName, NetworkName, Proto},
     state::{AttachSpec, DEFAULT_NETWORK, Driver, NetworkSpec, PublishSpec},
 };
 
@@ -569,51 +569,75 @@ impl Reader<'_> {
     }
 
     fn check_ports(&mut self, drafts: &[Draft]) {
-        let mut taken: Vec<(&PublishSpec, &ContainerName)> = Vec::new();
+        type Taken<'a> = (&'a PublishSpec, &'a ContainerName);
+        let mut taken: BTreeMap<(Proto, u16), Vec<Taken<'_>>> = BTreeMap::new();
         for draft in drafts {
+            let owner = &draft.container.name;
             for (spec, span) in draft.container.publish.iter().zip(&draft.ports) {
-                if let Some((other, owner)) = taken.iter().find(|(other, _)| clash(other, spec)) {
+                let mut clash = None;
+                for port in certain(spec) {
+                    let takers = taken.entry((spec.proto, port)).or_default();
+                    clash = clash.or_else(|| takers.iter().find(|t| same_host(t.0, spec)).copied());
+                    takers.push((spec, owner));
+                }
+                if let Some((other, owner)) = clash {
                     let port = spelling::publish_text(spec);
                     let other = spelling::publish_text(other);
                     let what = format!("`{port}` takes a host port of `{other}` of `{owner}`");
                     self.fault(span, what);
                 }
-                taken.push((spec, &draft.container.name));
             }
         }
     }
 
-    /// Puts each container after those it depends on; `None` where a fault forbids it.
+    /// Puts each container after those it depends on, otherwise as they stand in the file; `None`
+    /// where a fault forbids it.
     fn in_order(&mut self, drafts: Vec<Draft>) -> Option<Vec<Draft>> {
+        let indices = drafts.iter().enumerate().map(|(n, draft)| (&draft.container.name, n));
+        let indices: BTreeMap<_, _> = indices.collect();
+        let mut missing: Vec<usize> = vec![0; drafts.len()];
+        let mut waited_by: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
         let before = self.faults.len();
-        let known: Vec<_> = drafts.iter().map(|d| d.container.name.as_str()).collect();
-        for draft in &drafts {
+        for (n, draft) in drafts.iter().enumerate() {
             for (name, span) in draft.container.depends.iter().zip(&draft.depends) {
-                if !known.contains(&name.as_str()) {
-                    let hint = spelling::nearest(name.as_str(), &known);
-                    let hint = hint.map(|near| format!("did you mean `{near}`?"));
-                    let what = format!("container `{name}` is not in this file");
-                    self.fault_with(span, what, hint);
+                match indices.get(name) {
+                    Some(&on) => {
+                        missing[n] += 1;
+                        waited_by[on].push(n);
+                    }
+                    None => self.no_such_container(&drafts, name, span),
                 }
             }
         }
         if self.faults.len() != before {
             return None;
         }
-        let mut waiting = drafts;
-        let mut placed = BTreeSet::new();
-        let mut ordered = Vec::new();
-        while !waiting.is_empty() {
-            let free = |draft: &Draft| draft.container.depends.iter().all(|d| placed.contains(d));
-            let Some(next) = waiting.iter().position(free) else {
-                self.cycle(&waiting);
-                return None;
-            };
-            let next = waiting.remove(next);
-            placed.insert(next.container.name.clone());
-            ordered.push(next);
+        let mut free: BTreeSet<usize> = (0..drafts.len()).filter(|&n| missing[n] == 0).collect();
+        let mut order = Vec::new();
+        while let Some(next) = free.pop_first() {
+            order.push(next);
+            for &n in &waited_by[next] {
+                missing[n] -= 1;
+                if missing[n] == 0 {
+                    free.insert(n);
+                }
+            }
+        }
+        let mut drafts: Vec<_> = drafts.into_iter().map(Some).collect();
+        let ordered: Vec<_> = order.into_iter().filter_map(|n| drafts[n].take()).collect();
+        let waiting: Vec<_> = drafts.into_iter().flatten().collect();
+        if !waiting.is_empty() {
+            self.cycle(&waiting);
+            return None;
         }
         Some(ordered)
+    }
+
+    fn no_such_container(&mut self, drafts: &[Draft], name: &ContainerName, span: &Span) {
+        let known: Vec<_> = drafts.iter().map(|d| d.container.name.as_str()).collect();
+        let hint = spelling::nearest(name.as_str(), &known);
+        let hint = hint.map(|near| format!("did you mean `{near}`?"));
+        self.fault_with(span, format!("container `{name}` is not in this file"), hint);
     }
 
     /// Every one of `waiting` depends on another of them: follows the first until one comes again.
@@ -640,19 +664,21 @@ impl Reader<'_> {
     }
 }
 
-/// Whether both want the same port of the host for certain: one of several may still be found.
-fn clash(a: &PublishSpec, b: &PublishSpec) -> bool {
-    let fixed = |spec: &PublishSpec| {
-        let width = |(first, last): (u16, u16)| last - first;
-        spec.host_ports.filter(|&ports| width(ports) == width(spec.container_ports))
-    };
-    let (Some(x), Some(y)) = (fixed(a), fixed(b)) else { return false };
-    let addrs = match (a.host, b.host) {
+/// The host ports that are taken for certain: of a range wider than what it leads to, none is.
+fn certain(spec: &PublishSpec) -> impl Iterator<Item = u16> + use<> {
+    let width = |(first, last): (u16, u16)| last - first;
+    let ports = spec.host_ports.filter(|&ports| width(ports) == width(spec.container_ports));
+    ports.into_iter().flat_map(|(first, last)| first..=last)
+}
+
+/// Whether a port of one cannot be a port of the other too. The wildcards of the two families are
+/// apart, as each is bound for its own.
+fn same_host(a: &PublishSpec, b: &PublishSpec) -> bool {
+    match (a.host, b.host) {
         (Some(x), Some(y)) => {
             let any = x.is_unspecified() || y.is_unspecified();
             x == y || any && x.is_ipv4() == y.is_ipv4()
         }
         _ => true,
-    };
-    a.proto == b.proto && addrs && x.0 <= y.1 && y.0 <= x.1
+    }
 }
