@@ -59,7 +59,11 @@ impl Relay {
         }
         match rustix::net::connect(&target, &to) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                // The client should see a failure, not an answer without a word.
+                let _ = sockopt::set_socket_linger(&client, Some(Duration::ZERO));
+                return Err(error);
+            }
         }
         let (up, down) = (Way::default(), Way::default());
         Ok(Self { port, client, target, connected: false, up, down })

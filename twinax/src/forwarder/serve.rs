@@ -277,7 +277,9 @@ impl Server {
             if self.ports.contains_key(&port) {
                 continue;
             }
-            if let Err(error) = self.listen(port, target) {
+            if let Err(error) = self.listen(port, target)
+                && !(port.listen.is_ipv6() && is_no_ipv6(&error))
+            {
                 self.failed.push(format!("{port} ({error})"));
             }
         }
@@ -443,6 +445,12 @@ impl Server {
         let kept = |token, source: &Source| !matches!(source, Source::Flow) || flows.has(token);
         self.sources.retain(|&token, source| kept(token, source));
     }
+}
+
+/// Where IPv6 is off nobody can come by it, so nobody misses the port.
+fn is_no_ipv6(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 fn listen_control(run_dir: &Path) -> io::Result<UnixListener> {

@@ -31,6 +31,9 @@ tests![
     ports_that_cannot_be_had_are_named,
     killed_it_starts_again,
     a_thousand_ports_cost_little,
+    without_ipv6_the_rest_is_served,
+    out_of_descriptors_it_turns_clients_away_and_recovers,
+    many_idle_connections_cost_no_time_and_little_memory,
 ];
 
 const TARGET: &str = "10.1.0.2";
@@ -278,12 +281,21 @@ fn killed_it_starts_again(_: &mut Sandbox) -> Outcome {
     Outcome::Passed
 }
 
+/// Resident memory of the forwarder, in kB.
+fn resident() -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Processor time the forwarder has used, in clock ticks (10 ms).
+fn ticks() -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid())).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
 fn a_thousand_ports_cost_little(_: &mut Sandbox) -> Outcome {
-    let resident = || {
-        let status = fs::read_to_string(format!("/proc/{}/status", pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
-    };
     forward(&[]);
     forwarder::start(dir()).unwrap();
     let none = resident();
@@ -296,7 +308,72 @@ fn a_thousand_ports_cost_little(_: &mut Sandbox) -> Outcome {
     let started = Instant::now();
     forwarder::reload(dir()).unwrap();
     println!("{none} kB with no port, {} kB with 1,000 on both addresses", resident());
-    println!("reload took {:?}", started.elapsed());
+    println!("all bound in {:?}", started.elapsed());
+    forward(&lines.iter().skip(1).map(String::as_str).collect::<Vec<_>>());
+    let started = Instant::now();
+    forwarder::reload(dir()).unwrap();
+    println!("one fewer in {:?}", started.elapsed());
+    assert!(resident() < none + 2048);
+    Outcome::Passed
+}
+
+fn without_ipv6_the_rest_is_served(_: &mut Sandbox) -> Outcome {
+    fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    forward(&["tcp 127.0.0.1:8080 10.1.0.2:80", "tcp [::1]:8080 10.1.0.2:80"]);
+    forwarder::start(dir()).unwrap();
+    TcpStream::connect("127.0.0.1:8080").unwrap();
+    Outcome::Passed
+}
+
+fn out_of_descriptors_it_turns_clients_away_and_recovers(sandbox: &mut Sandbox) -> Outcome {
+    let container = container(sandbox);
+    sandbox.serve(&container, &["echo", "--tcp", "--port", "80"]);
+    forward(&["tcp 127.0.0.1:8080 10.1.0.2:80"]);
+    forwarder::start(dir()).unwrap();
+    let limit = rustix::process::Rlimit { current: Some(40), maximum: Some(40) };
+    let process = Pid::from_raw(pid());
+    rustix::process::prlimit(process, rustix::process::Resource::Nofile, limit).unwrap();
+    let clients: Vec<TcpStream> = (0..60).map(|_| connect("127.0.0.1:8080")).collect();
+    let served = |mut client: &TcpStream| {
+        client.write_all(b"hello\n").is_ok() && matches!(client.read(&mut [0; 64]), Ok(1..))
+    };
+    let count = clients.iter().filter(|client| served(client)).count();
+    assert!((10..20).contains(&count), "{count} served");
+    let before = ticks();
+    thread::sleep(Duration::from_millis(300));
+    assert!(ticks() <= before + 2, "it is busy doing nothing");
+    drop(clients);
+    thread::sleep(Duration::from_millis(100));
+    assert!(served(&connect("127.0.0.1:8080")));
+    Outcome::Passed
+}
+
+fn many_idle_connections_cost_no_time_and_little_memory(sandbox: &mut Sandbox) -> Outcome {
+    let container = container(sandbox);
+    let listener = listen(&container, 80);
+    forward(&["tcp 127.0.0.1:8080 10.1.0.2:80"]);
+    forwarder::start(dir()).unwrap();
+    let none = resident();
+    // Some idle, some half closed, and some stuck with a server that does not read.
+    let mut pairs = Vec::new();
+    for number in 0..150 {
+        let client = connect("127.0.0.1:8080");
+        let (server, _) = listener.accept().unwrap();
+        match number % 3 {
+            0 => client.shutdown(Shutdown::Write).unwrap(),
+            1 if number < 30 => {
+                client.set_nonblocking(true).unwrap();
+                while { &client }.write(&[0; 65536]).is_ok() {}
+            }
+            _ => {}
+        }
+        pairs.push((client, server));
+    }
+    thread::sleep(Duration::from_millis(100));
+    let before = ticks();
+    thread::sleep(Duration::from_millis(300));
+    assert!(ticks() <= before + 2, "it is busy doing nothing");
+    println!("{none} kB before, {} kB with 150 connections, 10 of them stuck", resident());
     assert!(resident() < none + 2048);
     Outcome::Passed
 }
