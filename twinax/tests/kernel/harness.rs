@@ -46,6 +46,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 const OUTPUT_MAX: u64 = 1 << 20;
 /// Set to a list of test names, comma-separated, it makes every other skip a failure.
 const ALLOWED_SKIPS: &str = "TWINAX_ALLOWED_SKIPS";
+/// What to do where namespaces are refused; some systems grant the first and refuse the rest.
+const REMEDY: &str = "\
+The tests need user namespaces. See that /proc/sys/user/max_user_namespaces is not 0; that
+/proc/sys/kernel/unprivileged_userns_clone, if there, is 1; that
+/proc/sys/kernel/apparmor_restrict_unprivileged_userns, if there, is 0 (or run as root); and, in a
+container, that its seccomp profile allows unshare and mount.";
 /// Tells a copy of this program which of the three processes it is.
 const ROLE: &str = "TWINAX_TEST_ROLE";
 const TEST: &str = "TWINAX_TEST_NAME";
@@ -384,6 +390,7 @@ fn die_with_parent() -> io::Result<()> {
 /// Enters the namespaces and waits for what happens inside.
 fn door() -> ExitCode {
     if let Err(error) = die_with_parent().and_then(|()| enter()) {
+        eprintln!("{REMEDY}");
         return fail("no namespaces for the test", error);
     }
     for kind in ["net", "mnt", "pid_for_children"] {
@@ -399,13 +406,7 @@ fn door() -> ExitCode {
 
 fn enter() -> io::Result<()> {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    unshare(UnshareFlags::NEWUSER).map_err(|error| {
-        let remedy = "the tests need user namespaces; see that \
-            /proc/sys/user/max_user_namespaces is not 0, /proc/sys/kernel/unprivileged_userns_clone \
-            is 1 and /proc/sys/kernel/apparmor_restrict_unprivileged_userns is 0 (where they \
-            exist), and, in a container, that its seccomp profile allows unshare";
-        io::Error::new(error.kind(), format!("unshare(CLONE_NEWUSER): {error}\n{remedy}"))
-    })?;
+    unshare(UnshareFlags::NEWUSER)?;
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;

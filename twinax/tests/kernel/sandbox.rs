@@ -90,7 +90,9 @@ impl Sandbox {
                     if gateway.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();
                 wire::add_route("eth0", zero, 0, Some(gateway)).unwrap();
             }
+            wire::settle("eth0").unwrap();
         });
+        wire::settle(uplink).unwrap();
         outside
     }
 
