@@ -225,7 +225,10 @@ pub enum Op {
     StopProcess {
         process: Process,
     },
-    DelElement { id: ElementId, element: Element },
+    DelElement {
+        id: ElementId,
+        element: Element,
+    },
     DelHostsLine {
         line: HostsLine,
     },

@@ -2,6 +2,7 @@
 
 pub mod front;
 pub mod demo;
+pub mod forwarder;
 pub mod lab;
 pub mod linux;
 pub mod store;

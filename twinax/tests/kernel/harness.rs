@@ -19,7 +19,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     os::{
         fd::OwnedFd,
-        unix::{net::UnixStream, process::CommandExt},
+        unix::{fs::MetadataExt, net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode},
@@ -46,6 +46,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 const OUTPUT_MAX: u64 = 1 << 20;
 /// Set to a list of test names, comma-separated, it makes every other skip a failure.
 const ALLOWED_SKIPS: &str = "TWINAX_ALLOWED_SKIPS";
+/// What to do where namespaces are refused; some systems grant the first and refuse the rest.
+const REMEDY: &str = "\
+The tests need user namespaces. See that /proc/sys/user/max_user_namespaces is not 0; that
+/proc/sys/kernel/unprivileged_userns_clone, if there, is 1; that
+/proc/sys/kernel/apparmor_restrict_unprivileged_userns, if there, is 0 (or run as root); and, in a
+container, that its seccomp profile allows unshare and mount.";
 /// Tells a copy of this program which of the three processes it is.
 const ROLE: &str = "TWINAX_TEST_ROLE";
 const TEST: &str = "TWINAX_TEST_NAME";
@@ -187,8 +193,8 @@ impl Options {
 struct Ended {
     verdict: Verdict,
     output: String,
-    /// The namespaces it ran in, as `/proc/self/ns/*` shows them: `pid:[4026532100]`.
-    namespaces: Vec<String>,
+    /// The pid namespace it ran in. Held, because the kernel would soon give its number to another.
+    pids: Option<fs::File>,
 }
 
 enum Verdict {
@@ -204,7 +210,7 @@ impl Ended {
             Err(error) => Self {
                 verdict: Verdict::Failed(format!("the harness cannot run it: {error}")),
                 output: String::new(),
-                namespaces: Vec::new(),
+                pids: None,
             },
         }
     }
@@ -230,7 +236,13 @@ impl Ended {
         };
         let mut child = command.spawn()?;
         drop(command); // The last copies on our side, so that both ends report the end.
-        let (lines, in_time) = hear(told, Instant::now() + LIMIT);
+        let (mut pids, mut said) = (None, None);
+        let in_time = hear(told, Instant::now() + LIMIT, |line| match line {
+            "inside" => {
+                pids = fs::File::open(format!("/proc/{}/ns/pid_for_children", child.id())).ok();
+            }
+            _ => said = Some(line.to_owned()),
+        });
         if !in_time {
             child.kill()?;
         }
@@ -242,34 +254,30 @@ impl Ended {
             (true, Some(code)) => Verdict::Failed(format!("exit code {code}")),
             (true, None) => Verdict::Failed(format!("{status}")),
         };
-        let mut namespaces = Vec::new();
-        for line in lines {
-            match line.split_once(' ').unwrap_or((&line, "")) {
-                ("passed", _) if status.success() => verdict = Verdict::Passed,
-                ("skipped", why) if status.success() => verdict = Verdict::Skipped(why.to_owned()),
-                ("namespace", id) => namespaces.push(id.to_owned()),
-                _ => {}
-            }
+        if let (true, Some(said)) = (status.success(), said) {
+            verdict = match said.split_once(' ') {
+                Some(("skipped", why)) => Verdict::Skipped(why.to_owned()),
+                _ => Verdict::Passed,
+            };
         }
         let output = String::from_utf8_lossy(&output).into_owned();
-        Ok(Self { verdict, output, namespaces })
+        Ok(Self { verdict, output, pids })
     }
 }
 
-/// Returns the lines told until every writer is gone, and whether that was before `deadline`.
-fn hear(told: UnixStream, deadline: Instant) -> (Vec<String>, bool) {
-    let mut lines = Vec::new();
+/// Hands on the lines told until every writer is gone; returns whether that was before `deadline`.
+fn hear(told: UnixStream, deadline: Instant, mut heard: impl FnMut(&str)) -> bool {
     let mut source = BufReader::new(told);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || source.get_ref().set_read_timeout(Some(left)).is_err() {
-            return (lines, false);
+            return false;
         }
         let mut line = String::new();
         match source.read_line(&mut line) {
-            Ok(0) => return (lines, true),
-            Ok(_) => lines.push(line.trim_end().to_owned()),
-            Err(_) => return (lines, false),
+            Ok(0) => return true,
+            Ok(_) => heard(line.trim_end()),
+            Err(_) => return false,
         }
     }
 }
@@ -279,12 +287,12 @@ struct Summary {
     passed: usize,
     failed: Vec<(String, String)>,
     skipped: Vec<(String, String)>,
-    namespaces: BTreeSet<String>,
+    pids: Vec<fs::File>,
 }
 
 impl Summary {
     fn add(&mut self, test: &Test, ended: Ended) {
-        self.namespaces.extend(ended.namespaces);
+        self.pids.extend(ended.pids);
         let name = test.name();
         match ended.verdict {
             Verdict::Passed => {
@@ -307,19 +315,18 @@ impl Summary {
         }
     }
 
-    /// A process still in a namespace of a test that ended has leaked.
+    /// A process still in the pid namespace of a test that ended has leaked.
     fn leaks(&mut self) {
-        let Ok(processes) = fs::read_dir("/proc") else { return };
-        for process in processes.flatten() {
-            for kind in ["pid", "net", "mnt"] {
-                let Ok(ns) = fs::read_link(process.path().join("ns").join(kind)) else { continue };
-                let ns = ns.to_string_lossy().into_owned();
-                if self.namespaces.contains(&ns) {
-                    let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-                    let pid = process.file_name().to_string_lossy().into_owned();
-                    let what = format!("process {pid} ({}) is still in {ns}", name.trim());
-                    self.failed.push(("a test leaked".to_owned(), what));
-                }
+        let ids: BTreeSet<u64> =
+            self.pids.iter().filter_map(|ns| Some(ns.metadata().ok()?.ino())).collect();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        for process in processes {
+            let Ok(ns) = fs::metadata(process.path().join("ns/pid")) else { continue };
+            if ids.contains(&ns.ino()) {
+                let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+                let pid = process.file_name().to_string_lossy().into_owned();
+                let what = format!("process {pid} ({}) is still there", name.trim());
+                self.failed.push(("a test leaked".to_owned(), what));
             }
         }
     }
@@ -384,14 +391,14 @@ fn die_with_parent() -> io::Result<()> {
 /// Enters the namespaces and waits for what happens inside.
 fn door() -> ExitCode {
     if let Err(error) = die_with_parent().and_then(|()| enter()) {
+        eprintln!("{REMEDY}");
         return fail("no namespaces for the test", error);
     }
-    for kind in ["net", "mnt", "pid_for_children"] {
-        if let Ok(id) = fs::read_link(Path::new("/proc/self/ns").join(kind)) {
-            say(&format!("namespace {}", id.display()));
-        }
-    }
-    match again("init").and_then(|mut init| init.wait()) {
+    let ended = again("init").and_then(|mut init| {
+        say("inside");
+        init.wait()
+    });
+    match ended {
         Ok(status) => ExitCode::from(status.code().map_or(101, |code| code as u8)),
         Err(error) => fail("pid 1 of the test", error),
     }
@@ -399,13 +406,7 @@ fn door() -> ExitCode {
 
 fn enter() -> io::Result<()> {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    unshare(UnshareFlags::NEWUSER).map_err(|error| {
-        let remedy = "the tests need user namespaces; see that \
-            /proc/sys/user/max_user_namespaces is not 0, /proc/sys/kernel/unprivileged_userns_clone \
-            is 1 and /proc/sys/kernel/apparmor_restrict_unprivileged_userns is 0 (where they \
-            exist), and, in a container, that its seccomp profile allows unshare";
-        io::Error::new(error.kind(), format!("unshare(CLONE_NEWUSER): {error}\n{remedy}"))
-    })?;
+    unshare(UnshareFlags::NEWUSER)?;
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;

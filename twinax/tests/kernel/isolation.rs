@@ -1,11 +1,15 @@
 //! The sandbox is what it says, and real packets can be told apart from lost ones.
 
-use std::{fs, net::IpAddr, process::Command};
+use std::{
+    fs,
+    net::{IpAddr, UdpSocket},
+    process::Command,
+};
 
 use crate::{
     harness::Outcome,
-    sandbox::{Reach, Sandbox, Talk},
-    tests,
+    sandbox::{PATIENCE, Reach, Sandbox, Talk},
+    tests, wire,
 };
 
 tests![
@@ -13,6 +17,7 @@ tests![
     the_test_is_root_below_an_init,
     the_host_file_system_is_covered,
     probes_tell_reached_refused_and_silent_apart,
+    a_crafted_frame_arrives_as_written,
     a_daemon_left_behind_ends_with_the_test,
 ];
 
@@ -62,6 +67,28 @@ fn probes_tell_reached_refused_and_silent_apart(sandbox: &mut Sandbox) -> Outcom
         }
     }
     assert_eq!(outside.ask(Talk::Udp, "192.0.2.77:7000".parse().unwrap()), Reach::Timeout);
+    Outcome::Passed
+}
+
+fn a_crafted_frame_arrives_as_written(sandbox: &mut Sandbox) -> Outcome {
+    let outside = sandbox.outside("uplink", &["192.0.2.1/24"], &["192.0.2.2/24"]);
+    let (ours, theirs) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    wire::set_mac("uplink", ours).unwrap();
+    let server = UdpSocket::bind("0.0.0.0:7000").unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 64];
+    let forged = "192.0.2.99:4000".parse().unwrap();
+    for (to, arrives) in [("192.0.2.1:7000", true), ("127.0.0.1:7000", false)] {
+        let frame = wire::udp_frame((theirs, forged), (ours, to.parse().unwrap()), b"hello");
+        outside.run(|| wire::send_frame("eth0", &frame)).unwrap();
+        match server.recv_from(&mut buffer) {
+            Ok((length, from)) => {
+                assert!(arrives, "{to}");
+                assert_eq!((&buffer[..length], from), (&b"hello"[..], forged.into()));
+            }
+            Err(error) => assert!(!arrives, "{to}: {error}"),
+        }
+    }
     Outcome::Passed
 }
 

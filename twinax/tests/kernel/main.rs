@@ -13,14 +13,17 @@ mod wire;
 mod isolation;
 mod demo;
 mod listeners;
+mod forwarder;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use harness::Test;
 
 /// Every test, by file.
-const ALL: &[&[Test]] = &[isolation::TESTS, demo::TESTS, listeners::TESTS];
+const ALL: &[&[Test]] = &[isolation::TESTS, demo::TESTS, listeners::TESTS, forwarder::TESTS];
 
 fn main() -> ExitCode {
-    harness::main(ALL)
+    // Tests that use the library have it run this program again, as it would its own.
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    twinax::forwarder::dispatch(&args).unwrap_or_else(|| harness::main(ALL))
 }

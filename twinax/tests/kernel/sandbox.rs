@@ -1,13 +1,13 @@
 //! What a test works with: the product, other hosts, and questions asked with real packets.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -90,7 +90,9 @@ impl Sandbox {
                     if gateway.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();
                 wire::add_route("eth0", zero, 0, Some(gateway)).unwrap();
             }
+            settle("eth0", theirs);
         });
+        settle(uplink, ours);
         outside
     }
 
@@ -277,6 +279,24 @@ fn put_addrs(link: &str, addrs: &[&str]) {
         wire::add_addr(link, addr, prefix).unwrap();
     }
     wire::set_up(link).unwrap();
+}
+
+/// Waits until nothing sent to the link is dropped for being early: its carrier must have been
+/// seen, and, as a worker of the kernel does that later, the group in which an IPv6 address is
+/// solicited must have been joined.
+fn settle(link: &str, addrs: &[&str]) {
+    wire::settle(link).unwrap();
+    for (addr, _) in addrs.iter().map(|addr| parse(addr)) {
+        let IpAddr::V6(addr) = addr else { continue };
+        let [.., a, b, c] = addr.octets();
+        let group = format!("ff0200000000000000000001ff{a:02x}{b:02x}{c:02x}");
+        let joined = |line: &str| line.contains(&group) && line.split(' ').any(|it| it == link);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !fs::read_to_string("/proc/thread-self/net/igmp6").unwrap().lines().any(joined) {
+            assert!(Instant::now() < deadline, "{link} does not join {group}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 fn parse(addr: &str) -> (IpAddr, u8) {

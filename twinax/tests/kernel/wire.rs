@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddrV4},
     os::fd::{AsRawFd, OwnedFd, RawFd},
 };
 
@@ -11,8 +11,10 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 // linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/veth.h
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
+const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST_ACK: u16 = 0x1 | 0x4;
 const NLM_F_CREATE_EXCL: u16 = 0x400 | 0x200;
 const IFLA_ADDRESS: u16 = 1;
@@ -37,6 +39,12 @@ pub fn loopback_up() -> io::Result<()> {
 /// Sets a link of the calling thread's namespace up.
 pub fn set_up(name: &str) -> io::Result<()> {
     request(RTM_NEWLINK, 0, &link_header(index(name)?, libc::IFF_UP as u32))
+}
+
+/// Waits until the kernel has noticed the carrier of a link just set up; packets sent before are
+/// dropped. To ask for a link is to have it looked at (`linkwatch_sync_dev`).
+pub fn settle(name: &str) -> io::Result<()> {
+    request(RTM_GETLINK, 0, &link_header(index(name)?, 0))
 }
 
 /// Adds a cable from here to another namespace; the ends are down.
@@ -119,6 +127,9 @@ fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     rustix::net::send(&socket, &message, SendFlags::empty())?;
     let mut reply = [0; 4096];
     rustix::net::recv(&socket, &mut reply, RecvFlags::empty())?;
+    if u16::from_ne_bytes([reply[4], reply[5]]) != NLMSG_ERROR {
+        return Ok(()); // What was asked for.
+    }
     // struct nlmsgerr: the error follows the 16 bytes of the header.
     match i32::from_ne_bytes([reply[16], reply[17], reply[18], reply[19]]) {
         0 => Ok(()),
@@ -191,4 +202,26 @@ pub fn send_frame(name: &str, frame: &[u8]) -> io::Result<()> {
         )
     };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// An Ethernet frame with an IPv4 UDP datagram: `from` and `to` are MAC and socket address.
+pub fn udp_frame(
+    from: ([u8; 6], SocketAddrV4),
+    to: ([u8; 6], SocketAddrV4),
+    payload: &[u8],
+) -> Vec<u8> {
+    let length = (8 + payload.len()) as u16;
+    let mut ip = vec![0x45, 0];
+    ip.extend((20 + length).to_be_bytes());
+    ip.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    ip.extend(from.1.ip().octets());
+    ip.extend(to.1.ip().octets());
+    let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut udp = from.1.port().to_be_bytes().to_vec();
+    udp.extend(to.1.port().to_be_bytes());
+    udp.extend(length.to_be_bytes());
+    udp.extend([0, 0]); // No checksum, which IPv4 allows.
+    [&to.0, &from.0, &[8, 0][..], &ip, &udp, payload].concat()
 }

@@ -4,11 +4,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use twinax_core::{
     decide::{Facts, Probe, ProbeAnswer, Questions},
-    state::{PortKey, State},
+    state::{Container, PortKey, State, Status},
 };
 
 use super::{Linux, LinuxError};
-use crate::linux::{link, listeners, netns::NetnsHandle, survey, sysctl};
+use crate::{
+    forwarder,
+    linux::{
+        link, listeners,
+        netns::{self, NetnsHandle},
+        survey, sysctl,
+    },
+};
 
 pub(super) fn answer(
     world: &mut Linux,
@@ -39,12 +46,22 @@ pub(super) fn answer(
         }
     }
     for name in &questions.sandboxes {
-        let container = state.containers.loaded().get(name);
-        if container.is_some_and(|container| NetnsHandle::of(&container.sandbox).is_err()) {
+        if state.containers.loaded().get(name).is_some_and(is_gone) {
             facts.gone_sandboxes.insert(name.clone());
         }
     }
     Ok(facts)
+}
+
+/// Whether a container's namespace has gone, or the process that Twinax runs in another's.
+fn is_gone(container: &Container) -> bool {
+    if let Some(run) = &container.run {
+        return match run.status {
+            Status::Running { init: (pid, start), .. } => netns::start_time(pid) != Some(start),
+            Status::Exited { .. } => false,
+        };
+    }
+    NetnsHandle::of(&container.sandbox).is_err()
 }
 
 /// Asks for a range as it is; any port will do where the probe says so, but for those promised
@@ -52,14 +69,21 @@ pub(super) fn answer(
 fn ask_ports(
     world: &Linux,
     probe: &Probe,
-    (low, high): (u16, u16),
+    ephemeral: (u16, u16),
 ) -> Result<ProbeAnswer, LinuxError> {
     if !probe.automatic() {
-        return Ok(listeners::probe(probe)?);
+        let mut answer = listeners::probe(probe)?;
+        // What our own forwarder serves is a promise, and promises are judged by `decide`.
+        let ours = forwarder::pid(world.store.run_dir()).map(|pid| format!("(pid {pid})"));
+        let is_ours = |by: &String| ours.as_ref().is_some_and(|ours| by.ends_with(ours));
+        let promised: Vec<u16> =
+            answer.busy.iter().filter(|(_, by)| is_ours(by)).map(|(port, _)| *port).collect();
+        answer.busy.retain(|port, _| !promised.contains(port));
+        answer.free.extend(promised);
+        return Ok(answer);
     }
-    let first = if (low..=high).contains(&probe.first) { probe.first } else { low };
     let mut answer = ProbeAnswer::default();
-    for port in (first..=high).chain(low..first) {
+    for port in probe.candidates(ephemeral) {
         if answer.free.len() >= usize::from(probe.want) {
             break;
         }
