@@ -555,7 +555,11 @@ impl Topology {
                 _ => return Err(Impossible::NoLink(link.clone())),
             },
             Op::SetMtu { link, mtu } => self.link_mut(link)?.mtu = *mtu,
-            Op::SetMac { link, mac } => self.link_mut(link)?.mac = *mac,
+            Op::SetMac { link, mac } => {
+                self.link_mut(link)?.mac = *mac;
+                // The kernel forgets all neighbours of a link whose own address changes.
+                self.neighbours.retain(|neighbour| neighbour.link != *link);
+            }
             Op::SetGroup { link, group } => self.link_mut(link)?.group = Some(*group),
             Op::SetAlias { link, alias } => self.link_mut(link)?.alias.clone_from(alias),
             Op::SetUp { link } => self.link_mut(link)?.up = true,
@@ -570,8 +574,9 @@ impl Topology {
         if let LinkKind::VethHost { port, .. } = &mut link.kind {
             *port = None;
         }
-        // The kernel flushes the routes, and the IPv6 addresses, of a link that goes down.
+        // The kernel flushes the routes, neighbours and IPv6 addresses of a link that goes down.
         self.routes.retain(|route| route.link != *id);
+        self.neighbours.retain(|neighbour| neighbour.link != *id);
         self.addrs.retain(|addr| addr.link != *id || addr.net.addr().is_ipv4());
         self.fdb.retain(|entry| entry.port != *id);
         Ok(())
