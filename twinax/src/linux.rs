@@ -1,0 +1,3 @@
+//! The kernel's interfaces that need `unsafe` or speak its own formats; decides nothing.
+
+pub mod task;
