@@ -1,6 +1,18 @@
 //! The kernel: every effect on it, and every look at it. Decides nothing.
 
-pub mod listeners;
 pub mod netlink;
-pub mod nft;
+pub mod socket;
+pub mod netns;
 pub mod task;
+pub mod link;
+pub mod addr;
+pub mod route;
+pub mod neighbour;
+pub mod apply;
+pub mod observe;
+pub mod survey;
+pub mod sysctl;
+pub mod conntrack;
+pub mod listeners;
+pub mod nft;
+pub mod world;
