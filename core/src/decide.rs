@@ -1,4 +1,11 @@
 //! The only place where choices are made: which address, which name, whether a port is free.
+//!
+//! A request is decided in three steps, each of them pure:
+//!
+//! 1. [`keys`] names the stored rows it needs; [`more_keys`] looks at what was loaded and, in the
+//!    rare case that more is needed, names a wider set.
+//! 2. [`questions`] says what must be known of the world, which the shell answers in [`Facts`].
+//! 3. [`decide`] returns the state after the request, or why it is refused.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +16,22 @@ use ipnet::IpNet;
 
 use crate::{
     model::Sysctl,
-    name::{BadName, ContainerName, IfName, NetworkName, Proto},
-    state::{Host, Keys, Published, Request, State},
+    name::{ContainerName, IfName, Proto},
+    state::{Change, Host, Published, Request, State},
 };
+
+mod attach;
+mod container;
+mod keys;
+mod network;
+mod publish;
+mod questions;
+mod refusal;
+
+pub use keys::{keys, more_keys};
+pub use network::network_difference;
+pub use questions::questions;
+pub use refusal::Refusal;
 
 /// What `decide` must know of the world beyond the stored state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,11 +46,18 @@ pub struct Questions {
     pub sysctls: BTreeSet<Sysctl>,
     /// Whether host links (of cables cut earlier) still exist.
     pub links: BTreeSet<IfName>,
-    /// Whether these containers' namespaces still exist.
+    /// Whether these containers' namespaces (and processes, if Twinax runs them) still exist.
     pub sandboxes: BTreeSet<ContainerName>,
 }
 
-/// Asks for `want` ports out of `first..=last` that nobody listens on and nobody was promised.
+/// Asks which ports of the host nobody listens on. What Twinax itself listens on for published
+/// ports does not count.
+///
+/// With `last` > 0 every port of `first..=last` is asked about, and `want` is their number;
+/// promises to containers are none of the probe's business. With `last` = 0 ([`Probe::automatic`])
+/// `want` ports are looked for in `net.ipv4.ip_local_port_range`, in the order of
+/// [`Probe::candidates`], and ports that were promised to any container on any address are passed
+/// over.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
     pub proto: Proto,
@@ -39,6 +66,20 @@ pub struct Probe {
     pub first: u16,
     pub last: u16,
     pub want: u16,
+}
+
+impl Probe {
+    /// Whether any port will do.
+    pub fn automatic(&self) -> bool {
+        self.last == 0
+    }
+
+    /// Returns the ports to look at, in order; `ephemeral` is where automatic ones are.
+    pub fn candidates(&self, ephemeral: (u16, u16)) -> impl Iterator<Item = u16> + use<> {
+        let (low, high) = if self.automatic() { ephemeral } else { (self.first, self.last) };
+        let from = if (low..=high).contains(&self.first) { self.first } else { low };
+        (from..=high).chain(low..from)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +92,7 @@ pub struct ProbeAnswer {
 /// The answers to [`Questions`], and what is neither state nor kernel: chance and time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// Bytes; 0 where there is no default route.
     pub uplink_mtu: u32,
     pub subnets: Vec<IpNet>,
     pub ports: BTreeMap<Probe, ProbeAnswer>,
@@ -69,35 +111,73 @@ pub struct Facts {
 /// What was done, in the order of the request's changes, for the front end to print.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
+    /// What each `Publish` comes to, ports that were published before included.
     pub published: Vec<(ContainerName, Published)>,
     /// Containers found dead on the way and detached.
     pub reaped: Vec<ContainerName>,
 }
 
-/// Why a request is refused. Nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("no network named {0}")]
-    NoSuchNetwork(NetworkName),
-    #[error(transparent)]
-    BadName(#[from] BadName),
+/// Returns the state after `request`, all of it done in order. Asking twice for the same thing
+/// changes nothing; whatever is refused changed nothing.
+pub fn decide(state: &State, request: &Request, facts: &Facts) -> Result<(State, Reply), Refusal> {
+    let mut decision = Decision {
+        state: state.clone(),
+        facts,
+        reply: Reply::default(),
+        probes: questions::Probes::of(request, &state.host),
+        cut: BTreeSet::new(),
+        idle: BTreeSet::new(),
+    };
+    decision.lay_ghosts();
+    decision.reap();
+    for change in request {
+        decision.refuse_the_dead(change)?;
+        decision.change(change)?;
+    }
+    decision.forget_idle();
+    decision.give_up_switches();
+    Ok((decision.state, decision.reply))
 }
 
-/// Which rows `request` needs.
-pub fn keys(_request: &Request, _host: &Host) -> Keys {
-    Keys::default()
+/// A request half done.
+struct Decision<'a> {
+    state: State,
+    facts: &'a Facts,
+    reply: Reply,
+    /// The probes that the questions held.
+    probes: questions::Probes,
+    /// Host ends of the cables cut by this very request.
+    cut: BTreeSet<IfName>,
+    /// Foreign containers that this request detached from something.
+    idle: BTreeSet<ContainerName>,
 }
 
-/// What `decide` will ask about.
-pub fn questions(_state: &State, _request: &Request) -> Questions {
-    Questions::default()
+impl Decision<'_> {
+    fn change(&mut self, change: &Change) -> Result<(), Refusal> {
+        match change {
+            Change::CreateNetwork { name, spec } => self.create_network(name, spec),
+            Change::RemoveNetwork { name } => self.remove_network(name),
+            Change::PutContainer { name, container } => self.put_container(name, container),
+            Change::RemoveContainer { name } => self.remove_container(name),
+            Change::Exited { name, code } => {
+                self.exited(name, *code);
+                Ok(())
+            }
+            Change::Attach { container, spec } => self.attach(container, spec),
+            Change::Detach { container, network } => self.detach(container, network),
+            Change::Publish { container, ports } => self.publish(container, ports),
+            Change::Unpublish { container, ports } => self.unpublish(container, ports),
+        }
+    }
 }
 
-/// Returns the state after `request`. Asking twice for the same thing changes nothing.
-pub fn decide(
-    state: &State,
-    _request: &Request,
-    _facts: &Facts,
-) -> Result<(State, Reply), Refusal> {
-    Ok((state.clone(), Reply::default()))
+/// Numbers below this are left to the links of others, which the kernel numbers from 1.
+const FIRST_NUMBER: u32 = 1000;
+
+impl Host {
+    /// A number for a link of ours, which is its kernel index too; never used twice.
+    fn next_number(&mut self) -> u32 {
+        self.serial = self.serial.max(FIRST_NUMBER) + 1;
+        self.serial
+    }
 }

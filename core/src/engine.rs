@@ -1,1 +1,279 @@
-//! To come.
+//! The one loop: load, survey, decide, observe, diff, journal, save, apply. On failure, the same
+//! loop back to what was.
+//!
+//! A crash at any point is repaired by the next command, whatever it is about: the journal is
+//! written first and removed last, and [`recover`] carries what it says to the end.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    decide::{self, Facts, Questions, Refusal, Reply, decide, questions},
+    diff::{Plan, Unreached, diff},
+    lower::lower,
+    model::{Scope, Topology},
+    name::ContainerName,
+    state::{Change, Host, Keys, Request, Row, Sandbox, State},
+};
+
+/// How the namespaces of the containers at hand are found.
+pub type Sandboxes = BTreeMap<ContainerName, Sandbox>;
+
+/// What was begun: enough to carry it to its end, or back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    pub keys: Keys,
+    pub before: Vec<Row>,
+    pub after: Vec<Row>,
+}
+
+/// What was left undone before this command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    pub journal: Option<Journal>,
+    /// Containers whose supervisor died before it could say that they ended.
+    pub dead: Vec<ContainerName>,
+    /// Nothing is known of this kernel yet, though networks may be defined: the first command
+    /// after a reboot.
+    pub fresh: bool,
+}
+
+/// All that the engine asks of the world. Two implementations: Linux, and [`crate::fake`].
+pub trait World {
+    type Error;
+    fn pending(&mut self) -> Result<Pending, Self::Error>;
+    fn host(&mut self) -> Result<Host, Self::Error>;
+    /// Loads what `keys` name, and all that must be there with it (see [`Keys`]).
+    fn load(&mut self, keys: &Keys) -> Result<State, Self::Error>;
+    fn survey(&mut self, questions: &Questions, state: &State) -> Result<Facts, Self::Error>;
+    fn observe(&mut self, scope: &Scope, at: &Sandboxes) -> Result<Topology, Self::Error>;
+    fn begin(&mut self, journal: &Journal) -> Result<(), Self::Error>;
+    fn write(&mut self, rows: &[Row]) -> Result<(), Self::Error>;
+    fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), Self::Error>;
+    /// Removes the journal: from here on the request has happened.
+    fn finish(&mut self) -> Result<(), Self::Error>;
+}
+
+/// Why a request did not happen.
+#[derive(Debug)]
+pub enum Failure<E> {
+    /// Nothing was touched.
+    Refused(Refusal),
+    /// The world failed, and what was before has been restored.
+    Restored(E),
+    /// The world failed, and failed again on the way back: the next command goes on with it.
+    Stuck { first: E, then: Box<Self> },
+    /// It happened, but the journal could not be removed: the next command does.
+    Unfinished(E),
+    /// A plan that would not arrive; nothing was touched.
+    Unreached(Box<Unreached>),
+}
+
+impl<E> From<Unreached> for Failure<E> {
+    fn from(unreached: Unreached) -> Self {
+        Self::Unreached(Box::new(unreached))
+    }
+}
+
+/// A request that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    pub state: State,
+    pub reply: Reply,
+    pub plan: Plan,
+}
+
+/// Carries out `request`: all of it, or none.
+///
+/// # Errors
+/// See [`Failure`]; only [`Failure::Stuck`] leaves anything to do.
+pub fn run<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W::Error>> {
+    recover(world)?;
+    let Decided { before, after, reply, keys } = consider(world, request)?;
+    let plan = carry(world, keys, &before, &after)?;
+    Ok(Done { state: after, reply, plan })
+}
+
+/// What `request` would do, without doing it. An unfinished request is finished first.
+///
+/// # Errors
+/// As [`run`].
+pub fn plan<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W::Error>> {
+    recover(world)?;
+    let Decided { before, after, reply, .. } = consider(world, request)?;
+    let desired = lower(&after);
+    let at = sandboxes(&before, &after);
+    let scope = lower(&before).scope().union(desired.scope());
+    let observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
+    let plan = diff(&observed, &desired)?;
+    Ok(Done { state: after, reply, plan })
+}
+
+/// Makes the kernel what was promised, all of it: after a flushed firewall, a deleted bridge,
+/// a container that died unseen.
+///
+/// # Errors
+/// As [`run`].
+pub fn repair<W: World>(world: &mut W) -> Result<Done, Failure<W::Error>> {
+    run(world, &Request::new())
+}
+
+/// How the kernel differs from what was promised: what [`repair`] would do.
+///
+/// # Errors
+/// As [`run`].
+pub fn check<W: World>(world: &mut W) -> Result<Done, Failure<W::Error>> {
+    plan(world, &Request::new())
+}
+
+/// Brings to an end what an earlier command left undone. Costs one look when there is nothing.
+///
+/// # Errors
+/// As [`run`].
+pub fn recover<W: World>(world: &mut W) -> Result<(), Failure<W::Error>> {
+    let pending = world.pending().map_err(Failure::Restored)?;
+    if let Some(journal) = pending.journal {
+        resume(world, &journal)?;
+    }
+    if pending.fresh {
+        carry_out(world, &Request::new())?;
+    }
+    for name in pending.dead {
+        carry_out(world, &vec![Change::Exited { name, code: None }])?;
+    }
+    Ok(())
+}
+
+fn carry_out<W: World>(world: &mut W, request: &Request) -> Result<(), Failure<W::Error>> {
+    let Decided { before, after, keys, .. } = consider(world, request)?;
+    carry(world, keys, &before, &after).map(drop)
+}
+
+struct Decided {
+    before: State,
+    after: State,
+    reply: Reply,
+    keys: Keys,
+}
+
+fn consider<W: World>(world: &mut W, request: &Request) -> Result<Decided, Failure<W::Error>> {
+    let host = world.host().map_err(Failure::Restored)?;
+    let mut keys = decide::keys(request, &host);
+    let mut before = world.load(&keys).map_err(Failure::Restored)?;
+    if let Some(more) = decide::more_keys(&before, request) {
+        keys = more;
+        before = world.load(&keys).map_err(Failure::Restored)?;
+    }
+    let questions = questions(&before, request);
+    let facts = world.survey(&questions, &before).map_err(Failure::Restored)?;
+    let (after, reply) = decide(&before, request, &facts).map_err(Failure::Refused)?;
+    Ok(Decided { before, after, reply, keys })
+}
+
+/// Takes the kernel and the store from `before` to `after`, or leaves both at `before`.
+fn carry<W: World>(
+    world: &mut W,
+    keys: Keys,
+    before: &State,
+    after: &State,
+) -> Result<Plan, Failure<W::Error>> {
+    let (had, desired) = (lower(before), lower(after));
+    let at = sandboxes(before, after);
+    // What is not promised yet is new, with names never used before: no need to look for it.
+    // But a container's namespace is there before its first promise.
+    let mut scope = had.scope();
+    scope.netns.extend(desired.netns.iter().cloned());
+    let mut observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
+    if !keys.all && lacks_shared(&observed, &had) {
+        // What everybody stands on is gone, so more than this request's own is.
+        let all = Keys { all: true, ..Keys::default() };
+        let state = world.load(&all).map_err(Failure::Restored)?;
+        let living = living(world, &state)?;
+        carry(world, all, &state, &living)?;
+        observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
+    }
+    let plan = diff(&observed, &desired)?;
+    let journal = Journal {
+        keys: keys.with_rows_of(before).with_rows_of(after),
+        before: before.changes_since(after),
+        after: after.changes_since(before),
+    };
+    if plan.0.is_empty() && journal.after.is_empty() {
+        return Ok(plan);
+    }
+    world.begin(&journal).map_err(Failure::Restored)?;
+    if let Err(first) = world.write(&journal.after).and_then(|()| world.apply(&plan, &at)) {
+        return Err(undo(world, &journal, (before, after), first));
+    }
+    world.finish().map_err(Failure::Unfinished)?;
+    Ok(plan)
+}
+
+/// Carries to its end what a journal says was begun; back, if that cannot be.
+fn resume<W: World>(world: &mut W, journal: &Journal) -> Result<(), Failure<W::Error>> {
+    let mut before = world.load(&journal.keys).map_err(Failure::Restored)?;
+    let mut after = before.clone();
+    journal.before.iter().for_each(|row| before.put(row.clone()));
+    journal.after.iter().for_each(|row| after.put(row.clone()));
+    match arrive(world, &journal.after, (&before, &after)) {
+        Ok(()) => Ok(()),
+        Err(Failure::Restored(first)) => match arrive(world, &journal.before, (&after, &before)) {
+            Ok(()) => Ok(()),
+            Err(then) => Err(Failure::Stuck { first, then: Box::new(then) }),
+        },
+        Err(other) => Err(other),
+    }
+}
+
+/// Goes back to `before`, and says how that went.
+fn undo<W: World>(
+    world: &mut W,
+    journal: &Journal,
+    (before, after): (&State, &State),
+    first: W::Error,
+) -> Failure<W::Error> {
+    match arrive(world, &journal.before, (after, before)) {
+        Ok(()) => Failure::Restored(first),
+        Err(then) => Failure::Stuck { first, then: Box::new(then) },
+    }
+}
+
+/// Writes `rows` and makes the kernel what `to` promises, wherever between `from` and `to` it is.
+fn arrive<W: World>(
+    world: &mut W,
+    rows: &[Row],
+    (from, to): (&State, &State),
+) -> Result<(), Failure<W::Error>> {
+    world.write(rows).map_err(Failure::Restored)?;
+    let living = living(world, to)?;
+    let desired = lower(&living);
+    let scope = lower(from).scope().union(lower(to).scope()).union(desired.scope());
+    let at = sandboxes(from, to);
+    let observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
+    let plan = diff(&observed, &desired)?;
+    world.write(&living.changes_since(to)).map_err(Failure::Restored)?;
+    world.apply(&plan, &at).map_err(Failure::Restored)?;
+    world.finish().map_err(Failure::Unfinished)
+}
+
+/// Returns `state` without the containers whose namespaces are gone.
+fn living<W: World>(world: &mut W, state: &State) -> Result<State, Failure<W::Error>> {
+    let nothing = Request::new();
+    let facts = world.survey(&questions(state, &nothing), state).map_err(Failure::Restored)?;
+    let (living, _) = decide(state, &nothing, &facts).map_err(Failure::Refused)?;
+    Ok(living)
+}
+
+/// Whether something that all requests stand on is missing.
+fn lacks_shared(observed: &Topology, had: &Topology) -> bool {
+    observed.tables != had.tables
+        || observed.processes != had.processes
+        || observed.views != had.views
+        || observed.sysctls != had.sysctls
+}
+
+fn sandboxes(before: &State, after: &State) -> Sandboxes {
+    let both = before.containers.loaded().iter().chain(after.containers.loaded());
+    both.map(|(name, container)| (name.clone(), container.sandbox.clone())).collect()
+}

@@ -12,8 +12,9 @@
 pub mod name;
 pub mod ruleset;
 pub mod model;
-pub mod state;
 pub mod pool;
+pub mod state;
+pub mod gateway;
 pub mod decide;
 pub mod lower;
 pub mod diff;

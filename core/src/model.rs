@@ -227,6 +227,7 @@ pub enum Op {
     },
     DelElement {
         id: ElementId,
+        element: Element,
     },
     DelHostsLine {
         line: HostsLine,
@@ -448,7 +449,7 @@ impl Topology {
                 self.forwards.clear(); // The forwarder's sockets go with it.
                 removed(self.processes.remove(process))
             }
-            Op::DelElement { id } => removed(self.elements.remove(id).is_some()),
+            Op::DelElement { id, .. } => removed(self.elements.remove(id).is_some()),
             Op::DelHostsLine { line } => removed(self.hosts.remove(line)),
             Op::DelHostsView { view } => {
                 self.hosts.retain(|line| line.view != *view);
@@ -750,7 +751,7 @@ impl fmt::Display for Op {
                 write!(f, "stop forwarding {} {}", x.proto, x.listen)
             }
             Self::StopProcess { process } => write!(f, "stop the {process}"),
-            Self::DelElement { id } => write!(f, "delete {id}"),
+            Self::DelElement { id, .. } => write!(f, "delete {id}"),
             Self::DelHostsLine { line } => write!(f, "unname {} in {}", line.addr, line.view),
             Self::DelHostsView { view } => write!(f, "delete hosts file of {view}"),
             Self::DelFile { file } => write!(f, "delete {file}"),

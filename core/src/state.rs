@@ -47,6 +47,19 @@ pub struct Keys {
     pub ports: BTreeSet<PortKey>,
 }
 
+impl Keys {
+    /// Names every row that is loaded in `state`: a container whose row is already gone no longer
+    /// brings its networks.
+    pub fn with_rows_of(mut self, state: &State) -> Self {
+        if !self.all {
+            self.networks.extend(state.networks.loaded().keys().cloned());
+            self.containers.extend(state.containers.loaded().keys().cloned());
+            self.ports.extend(state.ports.loaded().keys().copied());
+        }
+        self
+    }
+}
+
 /// Rows of one kind, and which of them are spoken about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table<K: Ord, V> {
@@ -117,6 +130,11 @@ impl<K: Ord + Clone + std::fmt::Debug, V> Table<K, V> {
         }
     }
 
+    /// Whether it speaks about every row.
+    pub fn complete(&self) -> bool {
+        matches!(self.known, Known::All)
+    }
+
     pub fn knows(&self, key: &K) -> bool {
         match &self.known {
             Known::All => true,
@@ -128,14 +146,19 @@ impl<K: Ord + Clone + std::fmt::Debug, V> Table<K, V> {
 /// The record of the network namespace that Twinax runs in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// The last number given to a link or a network; numbers are never used twice.
+    /// The last number given to a cable; numbers are never used twice.
     pub serial: u32,
+    /// How many networks there are: our tables stand while there is one.
+    pub networks: u32,
     /// Where the search for a free host port goes on.
     pub next_port: u16,
     /// The 40 random bits of our unique local addresses (RFC 4193); chosen once.
     pub site: Option<[u8; 5]>,
     /// Switches that we turned, with the value we set and the one we found.
     pub sysctls: BTreeMap<Sysctl, Turned>,
+    /// How many networks need each switch, turned by us or found so.
+    #[serde(default)]
+    pub needed: BTreeMap<Sysctl, u32>,
     /// Which hosts files are in use, and by how many containers.
     pub views: BTreeMap<HostsView, u32>,
     /// How many ports are published on the host's loopback: the forwarder runs while there are.
@@ -148,7 +171,7 @@ pub struct Host {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     pub driver: Driver,
-    /// 1.. ; [`Group`] and the bridge's kernel index derive from it.
+    /// 1..=65535, the smallest that was free; [`Group`] derives from it.
     pub number: u32,
     pub bridge: IfName,
     pub subnets: Vec<Subnet>,
@@ -308,6 +331,10 @@ pub type Request = Vec<Change>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a request holds few changes, and a container is put by value"
+)]
 pub enum Change {
     CreateNetwork {
         name: NetworkName,
@@ -411,4 +438,90 @@ pub struct PublishSpec {
     /// `None`: any free port. A range wider than the container's means: the first free ones.
     pub host_ports: Option<(u16, u16)>,
     pub container_ports: (u16, u16),
+}
+
+impl Network {
+    pub fn subnet_of(&self, addr: IpAddr) -> Option<&Subnet> {
+        self.subnets.iter().find(|subnet| subnet.net.contains(&addr))
+    }
+}
+
+impl Sandbox {
+    /// Whether the namespace is the container's alone, so that it goes with its process.
+    pub fn is_own(&self) -> bool {
+        matches!(self.way, Way::Pid { .. })
+    }
+}
+
+impl Published {
+    /// Whether it is reachable on the loopback address `on` (127.0.0.1 or ::1).
+    pub fn covers(&self, on: IpAddr) -> bool {
+        self.host.is_none_or(|host| {
+            host.is_ipv4() == on.is_ipv4() && (host.is_unspecified() || host.is_loopback())
+        })
+    }
+
+    /// The loopback address it listens on: the one asked for, as 127.0.0.2, or else `on`.
+    pub fn loopback(&self, on: IpAddr) -> IpAddr {
+        self.host.filter(IpAddr::is_loopback).unwrap_or(on)
+    }
+}
+
+/// One stored row, as a journal keeps it: what it becomes, or that it goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "rows are moved, not kept in numbers")]
+pub enum Row {
+    Host(Host),
+    Network(NetworkName, Option<Network>),
+    Leases(NetworkName, Option<Leases>),
+    Container(ContainerName, Option<Container>),
+    Port(PortKey, Option<Vec<PortClaim>>),
+}
+
+impl State {
+    /// Returns the rows that turn `before` into `self`, in the order they are to be written.
+    pub fn changes_since(&self, before: &Self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        if self.host != before.host {
+            rows.push(Row::Host(self.host.clone()));
+        }
+        self.networks.changes_since(&before.networks, |k, v| rows.push(Row::Network(k, v)));
+        self.leases.changes_since(&before.leases, |k, v| rows.push(Row::Leases(k, v)));
+        self.containers.changes_since(&before.containers, |k, v| rows.push(Row::Container(k, v)));
+        self.ports.changes_since(&before.ports, |k, v| rows.push(Row::Port(k, v)));
+        rows
+    }
+
+    /// Puts `row` in its place.
+    pub fn put(&mut self, row: Row) {
+        match row {
+            Row::Host(host) => self.host = host,
+            Row::Network(key, value) => self.networks.put(key, value),
+            Row::Leases(key, value) => self.leases.put(key, value),
+            Row::Container(key, value) => self.containers.put(key, value),
+            Row::Port(key, value) => self.ports.put(key, value),
+        }
+    }
+}
+
+impl<K: Ord + Clone + std::fmt::Debug, V: Clone + PartialEq> Table<K, V> {
+    fn changes_since(&self, before: &Self, mut changed: impl FnMut(K, Option<V>)) {
+        for (key, row) in &self.rows {
+            if before.rows.get(key) != Some(row) {
+                changed(key.clone(), Some(row.clone()));
+            }
+        }
+        for key in before.rows.keys().filter(|key| !self.rows.contains_key(key)) {
+            changed(key.clone(), None);
+        }
+    }
+
+    fn put(&mut self, key: K, row: Option<V>) {
+        self.learn(key.clone());
+        match row {
+            Some(row) => self.insert(key, row),
+            None => self.remove(&key),
+        };
+    }
 }

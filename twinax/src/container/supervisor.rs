@@ -1,0 +1,295 @@
+//! The supervisor: starts a container's init, keeps its output, tells when it has ended.
+//!
+//! One process, one thread, one poll loop. It stays in the namespaces that Twinax runs in.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    process::{Child, ExitCode, Stdio},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, PidfdFlags, pidfd_open},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+};
+
+use crate::{
+    container::{
+        Born, Failure, Message, OnExit, Spec, Task,
+        channel::Channel,
+        init::leave_note,
+        logs::{BODY, Chunk, Log, Stream},
+    },
+    linux::task,
+};
+
+/// The life of a supervisor. Its standard input is the socket to the caller.
+pub(super) fn supervise(on_exit: &dyn OnExit) -> ExitCode {
+    task::close_inherited();
+    let _ = rustix::process::setsid(); // Fails only if we lead a session already.
+    let _ = rustix::thread::set_name(c"twinax-supervisor");
+    let Ok(client) = Channel::take_stdin() else {
+        return ExitCode::FAILURE;
+    };
+    let Ok(Some((Message::Spec(spec), stdin))) = client.receive() else {
+        return ExitCode::FAILURE;
+    };
+    let brood = match bear(&spec, &client, stdin) {
+        Ok(Some(brood)) => brood,
+        Ok(None) => return ExitCode::FAILURE,
+        Err(failure) => {
+            let _ = client.send(&Message::Failed(failure), &[]);
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(failure) = let_go(&client, &brood) {
+        drop(brood.init);
+        let told = failure.is_none_or(|f| client.send(&Message::Failed(f), &[]).is_ok());
+        if !told {
+            leave_note(&spec.notes, &spec.name);
+        }
+        let mut child = brood.child;
+        let _ = child.wait();
+        return ExitCode::FAILURE;
+    }
+    let Spec { name, dir, attached, .. } = spec;
+    watch(brood, client, &Kept { name, dir, attached }, on_exit)
+}
+
+/// What is still needed of a [`Spec`] once the command runs.
+struct Kept {
+    name: String,
+    dir: PathBuf,
+    attached: bool,
+}
+
+/// An init and our ends of its pipes.
+struct Brood {
+    init: Channel,
+    child: Child,
+    pidfd: OwnedFd,
+    out: OwnedFd,
+    err: OwnedFd,
+    log: Log,
+}
+
+/// Starts the init and tells the caller of it; `None` if the caller is gone.
+fn bear(spec: &Spec, client: &Channel, stdin: Vec<OwnedFd>) -> Result<Option<Brood>, Failure> {
+    let log = Log::create(&spec.dir)
+        .map_err(|e| Failure::step(format!("open the log in {}", spec.dir.display()), e))?;
+    let pipes = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::step("make a pipe", e));
+    let ((out, out_end), (err, err_end)) = (pipes()?, pipes()?);
+    let (init, end) = Channel::pair().map_err(|e| Failure::step("make a socket", e))?;
+    let stdio = [end.into_fd(), out_end, err_end].map(Stdio::from);
+    let child = spawn_init(&spec.name, stdio)?;
+    let pid = Pid::from_child(&child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())
+        .map_err(|e| Failure::step("open the container's init", e))?;
+    let handed: Vec<BorrowedFd<'_>> = stdin.iter().map(AsFd::as_fd).take(1).collect();
+    // If it cannot be sent, init has ended, and the answer will be missing too.
+    let _ = init.send(&Message::Spec(spec.clone()), &handed);
+    drop(stdin);
+    let cookie = match init.receive() {
+        Ok(Some((Message::Ready { cookie }, _))) => cookie,
+        Ok(Some((Message::Failed(failure), _))) => return Err(failure),
+        _ => return Err(Failure::step("start the container's init", "it was killed")),
+    };
+    let (Some(supervisor), Some(first)) = (Task::own(), Task::of(child.id())) else {
+        return Err(Failure::step("read the start times of processes", "/proc is not mounted"));
+    };
+    let born = Born { supervisor, init: first, cookie };
+    if client.send(&Message::Born(born), &[]).is_err() {
+        return Ok(None);
+    }
+    Ok(Some(Brood { init, child, pidfd, out, err, log }))
+}
+
+/// Starts ourselves as PID 1 of a new pid namespace, and leaves our own children where they were.
+fn spawn_init(name: &str, [stdin, stdout, stderr]: [Stdio; 3]) -> Result<Child, Failure> {
+    let home = File::open("/proc/self/ns/pid")
+        .map_err(|e| Failure::step("open the own pid namespace", e))?;
+    task::unshare(UnshareFlags::NEWPID).map_err(|e| Failure::step("make a pid namespace", e))?;
+    let child = super::again(super::INIT, "twinax-init")
+        .arg(name)
+        .env_clear()
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .map_err(|e| Failure::step("execute this program as init", e))?;
+    // Threads could not be started while children belong elsewhere.
+    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::ProcessID))
+        .map_err(|e| Failure::step("return to the own pid namespace", e))?;
+    Ok(child)
+}
+
+/// Passes the caller's word on to init, and init's answer back. `Err(None)`: the caller does not
+/// wait for an answer.
+fn let_go(client: &Channel, brood: &Brood) -> Result<(), Option<Failure>> {
+    let died = || Some(Failure::step("start the command", "the container's init was killed"));
+    match client.receive() {
+        Ok(Some((go @ Message::Go(_), _))) => {
+            brood.init.send(&go, &[]).map_err(|_| died())?;
+        }
+        Ok(Some((Message::Quit, _))) => {
+            let _ = brood.init.send(&Message::Quit, &[]);
+            return Err(None);
+        }
+        // The caller died: init finds us gone, and leaves a note.
+        _ => return Err(None),
+    }
+    match brood.init.receive() {
+        Ok(Some((running @ Message::Running { .. }, _))) => {
+            // A caller that died just now has left a container that goes on.
+            let _ = client.send(&running, &[]);
+            Ok(())
+        }
+        Ok(Some((Message::Failed(failure), _))) => Err(Some(failure)),
+        _ => Err(died()),
+    }
+}
+
+/// One of the command's two outputs.
+struct Flow {
+    pipe: Option<OwnedFd>,
+    stream: Stream,
+    /// Copy what comes to our own standard output or error.
+    tee: bool,
+    /// The copy's reader is slow: nothing is read until it has room.
+    stalled: bool,
+}
+
+/// Keeps the output until init has ended, then tells everybody.
+fn watch(brood: Brood, client: Channel, kept: &Kept, on_exit: &dyn OnExit) -> ExitCode {
+    let Brood { init, mut child, pidfd, out, err, mut log } = brood;
+    let flow = |pipe, stream| Flow { pipe: Some(pipe), stream, tee: kept.attached, stalled: false };
+    let mut flows = [flow(out, Stream::Out), flow(err, Stream::Err)];
+    // A caller that does not stay closes its end, which must not wake us forever.
+    let mut client = kept.attached.then_some(client);
+    task::trim_memory();
+    let mut ended = false;
+    while !ended || flows.iter().any(|flow| flow.pipe.is_some()) {
+        let woken = turn(&mut flows, &mut log, &pidfd, client.as_ref(), ended);
+        ended |= woken.ended;
+        if woken.deserted {
+            client = None;
+            for flow in &mut flows {
+                (flow.tee, flow.stalled) = (false, false);
+            }
+        }
+    }
+    drop(init);
+    let code = child.wait().ok().and_then(exit_code);
+    log.end(code);
+    drop(log);
+    on_exit.exited(&kept.name, &kept.dir, code);
+    if let Some(client) = client {
+        let _ = client.send(&Message::Exited { code }, &[]);
+    }
+    ExitCode::SUCCESS
+}
+
+/// The command's exit code, or 128 + the signal that ended it: init passes the first on, and is
+/// killed itself in the second case only by `SIGKILL` from outside.
+fn exit_code(status: std::process::ExitStatus) -> Option<i32> {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal))
+}
+
+struct Woken {
+    ended: bool,
+    deserted: bool,
+}
+
+/// Waits for something to do, and does it.
+fn turn(
+    flows: &mut [Flow; 2],
+    log: &mut Log,
+    pidfd: &OwnedFd,
+    client: Option<&Channel>,
+    ended: bool,
+) -> Woken {
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let tees = [stdout.as_fd(), stderr.as_fd()];
+    let mut fds = Vec::with_capacity(4);
+    for (flow, tee) in flows.iter().zip(tees) {
+        match &flow.pipe {
+            Some(_) if flow.stalled => fds.push(PollFd::from_borrowed_fd(tee, PollFlags::OUT)),
+            Some(pipe) => fds.push(PollFd::new(pipe, PollFlags::IN)),
+            None => fds.push(PollFd::new(pidfd, PollFlags::empty())),
+        }
+    }
+    // Once seen, the end of init would wake us forever.
+    let awaited = if ended { PollFlags::empty() } else { PollFlags::IN };
+    fds.push(PollFd::new(pidfd, awaited));
+    fds.extend(client.map(|client| PollFd::new(client, PollFlags::IN)));
+    if poll(&mut fds, None).is_err() {
+        return Woken { ended: false, deserted: false };
+    }
+    let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+    drop(fds);
+    for ((flow, tee), ready) in flows.iter_mut().zip(tees).zip(&ready) {
+        if flow.pipe.is_some() && !ready.is_empty() {
+            flow.pump(tee, log);
+        }
+    }
+    Woken {
+        ended: !ready[2].is_empty(),
+        deserted: ready.get(3).is_some_and(|ready| !ready.is_empty()),
+    }
+}
+
+/// What a pipe takes without blocking once it says that it has room (`PIPE_BUF`, pipe(7)).
+const ATOMIC: usize = 4096;
+
+impl Flow {
+    /// Moves what waits in the pipe to the log, and to `tee` if that has room.
+    fn pump(&mut self, tee: BorrowedFd<'_>, log: &mut Log) {
+        self.stalled = self.tee && !has_room(tee);
+        if self.stalled {
+            return;
+        }
+        let Some(pipe) = &self.pipe else {
+            return;
+        };
+        let mut chunk = Chunk::new();
+        let limit = if self.tee { ATOMIC } else { BODY };
+        match rustix::io::read(pipe, chunk.room(limit)) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Ok(0) | Err(_) => self.pipe = None,
+            Ok(length) => {
+                if self.tee && write_all(tee, &chunk.body()[..length]).is_err() {
+                    self.tee = false; // Nobody reads it any more; the log goes on.
+                }
+                log.append(self.stream, chunk, length);
+            }
+        }
+    }
+}
+
+fn has_room(fd: BorrowedFd<'_>) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    // An error shows when we write.
+    !matches!(poll(&mut fds, Some(&now)), Ok(0))
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match rustix::io::write(fd, data) {
+            Ok(written) => data = &data[written..],
+            Err(Errno::INTR) => {}
+            // Somebody made it non-blocking and full: wait, as a blocking write would.
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}

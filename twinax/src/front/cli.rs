@@ -1,0 +1,396 @@
+//! The command line: Docker's grammar in, one typed [`Command`] out.
+//!
+//! Pure: parsing asks nothing of the machine. Help, shell completions and manual pages are
+//! printed from the same definitions (`grammar.rs`).
+
+mod grammar;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use twinax_core::{
+    name::{ContainerName, HostName, NetworkName},
+    state::{AttachSpec, NetworkSpec, PublishSpec},
+};
+
+use self::grammar::{
+    ConnectArgs, CreateArgs, DriverOpt, ExecArgs, Grammar, LogsArgs, NetworkVerb, RunArgs, Verb,
+};
+use super::spelling::{self, Addressing, Part};
+
+/// What a user asks for; every value in it is parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    NetworkCreate {
+        name: NetworkName,
+        spec: NetworkSpec,
+    },
+    NetworkList {
+        quiet: bool,
+        json: bool,
+    },
+    NetworkInspect {
+        names: Vec<NetworkName>,
+        json: bool,
+    },
+    NetworkRemove {
+        names: Vec<NetworkName>,
+    },
+    NetworkPrune,
+    NetworkConnect {
+        container: ContainerName,
+        spec: AttachSpec,
+        publish: Vec<PublishSpec>,
+    },
+    NetworkDisconnect {
+        network: NetworkName,
+        container: ContainerName,
+    },
+    Run(Box<Run>),
+    Exec(Exec),
+    List {
+        all: bool,
+        quiet: bool,
+        json: bool,
+    },
+    Logs(Logs),
+    /// `wait_s`: how long a container may take to end before it is killed.
+    Stop {
+        names: Vec<ContainerName>,
+        wait_s: u32,
+    },
+    Remove {
+        names: Vec<ContainerName>,
+        force: bool,
+    },
+    Port {
+        name: ContainerName,
+        json: bool,
+    },
+    Publish {
+        name: ContainerName,
+        ports: Vec<PublishSpec>,
+    },
+    Unpublish {
+        name: ContainerName,
+        ports: Vec<PublishSpec>,
+    },
+    Up {
+        file: PathBuf,
+    },
+    Down {
+        file: PathBuf,
+    },
+    Plan {
+        file: PathBuf,
+        json: bool,
+    },
+    Check {
+        json: bool,
+    },
+    Repair {
+        json: bool,
+    },
+    Completions {
+        shell: clap_complete::Shell,
+    },
+    /// Without a directory, the page of `twinax` itself goes to standard output.
+    Man {
+        directory: Option<PathBuf>,
+    },
+    /// Test servers and clients; their own grammar reads the rest.
+    Demo {
+        args: Vec<OsString>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub name: Option<ContainerName>,
+    pub command: Vec<String>,
+    pub detach: bool,
+    /// Remove the container when it ends.
+    pub remove: bool,
+    pub mode: Mode,
+    pub publish: Vec<PublishSpec>,
+    pub hostname: Option<HostName>,
+    pub dns: Vec<std::net::IpAddr>,
+    pub env: Vec<(String, String)>,
+    pub workdir: Option<String>,
+}
+
+/// Where a container's network comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// These networks; none named: the default network.
+    Networks(Vec<AttachSpec>),
+    /// A namespace of its own with nothing in it but a loopback.
+    None,
+    /// The host's own.
+    Host,
+    /// Another container's.
+    Of(ContainerName),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    pub name: ContainerName,
+    pub command: Vec<String>,
+    pub detach: bool,
+    pub env: Vec<(String, String)>,
+    pub workdir: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logs {
+    pub name: ContainerName,
+    pub follow: bool,
+    pub timestamps: bool,
+    /// Only so many lines, the last ones.
+    pub tail: Option<usize>,
+    pub since: Option<Since>,
+    pub json: bool,
+}
+
+/// A moment, told by its distance from now or from 1970, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    AgoSeconds(u64),
+    At(u64),
+}
+
+/// Reads a whole command line, the program's name first.
+///
+/// A request for help or the version comes back as an error too, as clap has it: `exit_code()` is
+/// then 0, and 2 for every line that cannot be read; `print()` finds the right stream.
+pub fn parse<A>(args: impl IntoIterator<Item = A>) -> Result<Command, clap::Error>
+where
+    A: Into<OsString> + Clone,
+{
+    let verb = Grammar::try_parse_from(args)?.verb;
+    Ok(match verb {
+        Verb::Network { verb } => network(verb)?,
+        Verb::Run(args) => Command::Run(Box::new(run(*args)?)),
+        Verb::Exec(args) => Command::Exec(exec(args)),
+        Verb::Ps { all, quiet, json } => Command::List { all, quiet, json },
+        Verb::Logs(args) => Command::Logs(logs(args)),
+        Verb::Stop { time, names } => Command::Stop { names, wait_s: time },
+        Verb::Rm { force, names } => Command::Remove { names, force },
+        Verb::Port { name, json } => Command::Port { name, json },
+        Verb::Publish { name, ports } => Command::Publish { name, ports },
+        Verb::Unpublish { name, ports } => Command::Unpublish { name, ports },
+        Verb::Up { file } => Command::Up { file },
+        Verb::Down { file } => Command::Down { file },
+        Verb::Plan { file, json } => Command::Plan { file, json },
+        Verb::Check { json } => Command::Check { json },
+        Verb::Repair { json } => Command::Repair { json },
+        Verb::Completions { shell } => Command::Completions { shell },
+        Verb::Man { directory } => Command::Man { directory },
+        Verb::Demo { args } => Command::Demo { args },
+    })
+}
+
+/// The grammar itself, for what is made from it.
+pub fn grammar() -> clap::Command {
+    Grammar::command()
+}
+
+/// Returns the script that completes `twinax` in a shell.
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Grammar::command(), "twinax", &mut script);
+    script
+}
+
+/// Returns the manual pages by file name, `twinax.1` first, then one for each command.
+pub fn manual() -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    let mut root = Grammar::command();
+    root.build();
+    let mut pages = Vec::new();
+    page(&root, &mut pages)?;
+    Ok(pages)
+}
+
+/// clap has given each command its whole name, as `twinax-network-create`.
+fn page(command: &clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> std::io::Result<()> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command.clone()).section("1").manual("Twinax").render(&mut text)?;
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    pages.push((format!("{name}.1"), text));
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        page(sub, pages)?;
+    }
+    Ok(())
+}
+
+/// An error of the whole line rather than of one value; the usage shown is the command's.
+fn refuse(path: &[&str], kind: ErrorKind, why: impl std::fmt::Display) -> clap::Error {
+    let mut root = Grammar::command();
+    root.build();
+    let mut command = &mut root;
+    for name in path {
+        command = command.find_subcommand_mut(name).expect("the grammar has this command");
+    }
+    command.error(kind, why)
+}
+
+fn network(verb: NetworkVerb) -> Result<Command, clap::Error> {
+    Ok(match verb {
+        NetworkVerb::Create(args) => create(*args)?,
+        NetworkVerb::Ls { quiet, json } => Command::NetworkList { quiet, json },
+        NetworkVerb::Inspect { names, json } => Command::NetworkInspect { names, json },
+        NetworkVerb::Rm { names } => Command::NetworkRemove { names },
+        NetworkVerb::Prune { .. } => Command::NetworkPrune,
+        NetworkVerb::Connect(args) => connect(*args),
+        NetworkVerb::Disconnect { network, container } => {
+            Command::NetworkDisconnect { network, container }
+        }
+    })
+}
+
+fn connect(args: ConnectArgs) -> Command {
+    let spec = AttachSpec {
+        network: args.network,
+        ip: args.ip,
+        ip6: args.ip6,
+        mac: args.mac,
+        aliases: args.alias,
+        ifname: args.ifname,
+        gateway_priority: args.priority,
+    };
+    Command::NetworkConnect { container: args.container, spec, publish: args.publish }
+}
+
+fn create(args: CreateArgs) -> Result<Command, clap::Error> {
+    let usage = |why: String| refuse(&["network", "create"], ErrorKind::ValueValidation, why);
+    let addressing = Addressing {
+        subnets: args.subnet,
+        gateways: args.gateway,
+        ranges: args.ip_range,
+        reserved: args.aux_address,
+    };
+    let subnets = addressing.resolve().map_err(|misplaced| {
+        let flag = match misplaced.part {
+            Part::Subnet => "--subnet",
+            Part::Gateway => "--gateway",
+            Part::Range => "--ip-range",
+            Part::Reserved => "--aux-address",
+        };
+        usage(format!("{flag}: {misplaced}"))
+    })?;
+    let mut spec = NetworkSpec {
+        driver: args.driver,
+        no_ipv4: args.no_ipv4 || !args.ipv4,
+        ipv6: args.ipv6,
+        subnets,
+        internal: args.internal,
+        no_icc: args.no_icc,
+        mode4: args.gateway_mode_ipv4,
+        mode6: args.gateway_mode_ipv6,
+        mtu: args.mtu,
+        bridge: args.bridge,
+        labels: args.label.into_iter().collect(),
+    };
+    for opt in args.opt {
+        match opt {
+            DriverOpt::Icc(icc) => spec.no_icc = !icc,
+            DriverOpt::Mtu(mtu) => spec.mtu = Some(mtu),
+            DriverOpt::Bridge(bridge) => spec.bridge = Some(bridge),
+            DriverOpt::Mode4(mode) => spec.mode4 = mode,
+            DriverOpt::Mode6(mode) => spec.mode6 = mode,
+        }
+    }
+    let spec = spelling::settle(spec).map_err(|why| usage(why.to_string()))?;
+    Ok(Command::NetworkCreate { name: args.name, spec })
+}
+
+fn run(args: RunArgs) -> Result<Run, clap::Error> {
+    let mode = mode(&args)?;
+    Ok(Run {
+        name: args.name,
+        command: args.command,
+        detach: args.detach,
+        remove: args.rm,
+        mode,
+        publish: args.publish,
+        hostname: args.hostname,
+        dns: args.dns,
+        env: args.env,
+        workdir: args.workdir,
+    })
+}
+
+/// What `--network` may say once: a mode instead of a network.
+pub(super) fn special(text: &str) -> Option<Result<Mode, spelling::Misspelt>> {
+    match text {
+        "none" => Some(Ok(Mode::None)),
+        "host" => Some(Ok(Mode::Host)),
+        _ => {
+            let name = text.strip_prefix("container:")?;
+            Some(spelling::word(name).map(Mode::Of))
+        }
+    }
+}
+
+fn mode(args: &RunArgs) -> Result<Mode, clap::Error> {
+    let conflict = |why: String| refuse(&["run"], ErrorKind::ArgumentConflict, why);
+    let invalid = |text: &str, why: spelling::Misspelt| {
+        let why = format!("invalid value '{text}' for '--network <NET[,KEY=VALUE]...>': {why}");
+        refuse(&["run"], ErrorKind::ValueValidation, why)
+    };
+    let mut specs: Vec<AttachSpec> = Vec::new();
+    for text in &args.network {
+        if let Some(mode) = special(text) {
+            let mode = mode.map_err(|why| invalid(text, why))?;
+            if args.network.len() > 1 {
+                return Err(conflict(format!(
+                    "--network {text} cannot be combined with another --network"
+                )));
+            }
+            alone(args, &mode)
+                .map_err(|what| conflict(format!("{what} cannot be used with --network {text}")))?;
+            return Ok(mode);
+        }
+        let spec = spelling::attach(text).map_err(|why| invalid(text, why))?;
+        if specs.iter().any(|other| other.network == spec.network) {
+            return Err(conflict(format!("--network {} is given twice", spec.network)));
+        }
+        specs.push(spec);
+    }
+    Ok(Mode::Networks(specs))
+}
+
+/// What makes no sense where the container has no network of its own: returns the option.
+fn alone(args: &RunArgs, mode: &Mode) -> Result<(), &'static str> {
+    if !args.publish.is_empty() {
+        return Err("--publish");
+    }
+    if matches!(mode, Mode::Of(_)) && args.hostname.is_some() {
+        return Err("--hostname");
+    }
+    if matches!(mode, Mode::Of(_)) && !args.dns.is_empty() {
+        return Err("--dns");
+    }
+    Ok(())
+}
+
+fn exec(args: ExecArgs) -> Exec {
+    Exec {
+        name: args.name,
+        command: args.command,
+        detach: args.detach,
+        env: args.env,
+        workdir: args.workdir,
+    }
+}
+
+fn logs(args: LogsArgs) -> Logs {
+    Logs {
+        name: args.name,
+        follow: args.follow,
+        timestamps: args.timestamps,
+        tail: args.tail.0,
+        since: args.since,
+        json: args.json,
+    }
+}

@@ -1,0 +1,473 @@
+//! The grammar as clap sees it: every command, every option, and what the help says of them.
+//!
+//! Only `cli.rs` reads these; they change with the wording, [`super::Command`] does not.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand, builder::ArgAction};
+use ipnet::IpNet;
+use twinax_core::{
+    name::{ContainerName, HostName, IfName, Mac, NetworkName},
+    state::{Driver, GatewayMode, PublishSpec},
+};
+
+use super::{
+    super::spelling::{self, Misspelt},
+    Since,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused, and nothing was changed; or `check` found differences
+  2  the command line or the lab file cannot be read
+  3  the kernel or the store failed, and the former state was restored
+
+A container is named by its name, by a process in it (pid:1234) or by the file of its network \
+namespace (netns:/run/netns/x): connect, disconnect, exec and publish take all three.";
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  twinax network create web
+  twinax network create --subnet 10.1.0.0/24 --gateway 10.1.0.254 web
+  twinax network create --subnet 10.1.0.0/24 --subnet fd00:1::/64 dual
+  twinax network create --internal data
+  twinax network create --driver routed --gateway-mode-ipv4 routed edge";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  twinax run --rm -- ip address
+  twinax run -d --name web --network front -p 8080:80 -- httpd -f
+  twinax run -d --network front,ip=10.1.0.5,alias=db --network back -- postgres
+  twinax run --network none -- sh
+  twinax run --network container:web -- tcpdump -i eth0
+
+Ports are [HOST-ADDRESS:][HOST-PORT[-LAST]:]PORT[-LAST][/tcp|/udp|/sctp]; a host port that is left \
+out is chosen. Not detached, the exit code is the command's own, 128+n where signal n ended it.";
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  twinax plan lab.toml     what would be done
+  twinax up lab.toml       do it; a second time there is nothing to do
+  $EDITOR lab.toml         change a port, add a container…
+  twinax up lab.toml       do only the difference
+  twinax down lab.toml     remove all of it";
+
+/// Container networking for Linux that can explain itself
+#[derive(Parser)]
+#[command(name = "twinax", version, after_help = EXIT_CODES, infer_subcommands = false)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub(super) struct Grammar {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Verb {
+    /// Create, show, join and remove networks
+    #[command(disable_help_subcommand = true)]
+    Network {
+        #[command(subcommand)]
+        verb: NetworkVerb,
+    },
+    /// Run a command in a new container
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// Run another command in a container
+    Exec(ExecArgs),
+    /// List containers
+    Ps {
+        /// Show ended containers too
+        #[arg(short, long)]
+        all: bool,
+        /// Print ids only, one a line
+        #[arg(short, long)]
+        quiet: bool,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long, conflicts_with = "quiet")]
+        json: bool,
+    },
+    /// Show what a container wrote
+    Logs(LogsArgs),
+    /// End containers: every process in them, daemonised ones too
+    Stop {
+        /// Seconds that a container may take before it is killed
+        #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+        time: u32,
+        /// The containers
+        #[arg(required = true, value_name = "CONTAINER")]
+        names: Vec<ContainerName>,
+    },
+    /// Remove ended containers
+    Rm {
+        /// Kill and remove running containers too
+        #[arg(short, long)]
+        force: bool,
+        /// The containers
+        #[arg(required = true, value_name = "CONTAINER")]
+        names: Vec<ContainerName>,
+    },
+    /// List a container's published ports
+    Port {
+        /// The container
+        #[arg(value_name = "CONTAINER")]
+        name: ContainerName,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publish ports of a running container
+    Publish {
+        /// The container
+        #[arg(value_name = "CONTAINER")]
+        name: ContainerName,
+        /// [HOST-ADDRESS:][HOST-PORT[-LAST]:]PORT[-LAST][/tcp|/udp|/sctp]
+        #[arg(required = true, value_name = "PORT", value_parser = spelling::publish)]
+        ports: Vec<PublishSpec>,
+    },
+    /// Stop publishing ports of a running container
+    Unpublish {
+        /// The container
+        #[arg(value_name = "CONTAINER")]
+        name: ContainerName,
+        /// As it was published; a host port that is left out means every one
+        #[arg(required = true, value_name = "PORT", value_parser = spelling::publish)]
+        ports: Vec<PublishSpec>,
+    },
+    /// Make a lab file true: networks, containers and ports, changing only the difference
+    #[command(after_help = UP_EXAMPLES)]
+    Up {
+        /// The lab file (docs/lab-file.md)
+        file: PathBuf,
+    },
+    /// Remove what a lab file describes
+    Down {
+        /// The lab file
+        file: PathBuf,
+    },
+    /// Print what `up` would do, and do nothing
+    Plan {
+        /// The lab file
+        file: PathBuf,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the kernel with what was promised; exits with 1 where they differ
+    Check {
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the kernel what was promised, and print what was done
+    Repair {
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the script that completes twinax in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write the pages of all commands
+    Man {
+        /// Where to write twinax.1 and one page for each command
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+    /// Servers and clients for labs and tests
+    #[command(hide = true, disable_help_flag = true)]
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum NetworkVerb {
+    /// Create a network
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(Box<CreateArgs>),
+    /// List networks
+    Ls {
+        /// Print names only, one a line
+        #[arg(short, long)]
+        quiet: bool,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long, conflicts_with = "quiet")]
+        json: bool,
+    },
+    /// Show networks, and which host interface leads to which container
+    Inspect {
+        /// The networks
+        #[arg(required = true, value_name = "NETWORK")]
+        names: Vec<NetworkName>,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove networks that no container is on
+    Rm {
+        /// The networks
+        #[arg(required = true, value_name = "NETWORK")]
+        names: Vec<NetworkName>,
+    },
+    /// Remove every network that no container is on
+    Prune {
+        /// Accepted as there is no question to skip: `prune` never asks
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Plug a running container into a network
+    Connect(Box<ConnectArgs>),
+    /// Unplug a running container from a network
+    Disconnect {
+        /// The network
+        network: NetworkName,
+        /// The container
+        container: ContainerName,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct CreateArgs {
+    /// What the network is called
+    #[arg(value_name = "NETWORK")]
+    pub name: NetworkName,
+    /// bridge: a switch in the kernel; routed: no switch, each container has a route of its own
+    #[arg(short, long, default_value = "bridge", value_parser = spelling::driver)]
+    pub driver: Driver,
+    /// Addresses of the network; may be given more than once, for either family
+    #[arg(long, value_name = "CIDR", value_parser = spelling::subnet)]
+    pub subnet: Vec<IpNet>,
+    /// The host's address in the subnet it lies in
+    #[arg(long, value_name = "IP")]
+    pub gateway: Vec<IpAddr>,
+    /// Give containers only these addresses of the subnet they lie in
+    #[arg(long, value_name = "CIDR", value_parser = spelling::subnet)]
+    pub ip_range: Vec<IpNet>,
+    /// Never give out this address
+    #[arg(long, value_name = "NAME=IP", value_parser = aux_address)]
+    pub aux_address: Vec<(String, IpAddr)>,
+    /// Have IPv6; a subnet is chosen unless one is given
+    #[arg(long)]
+    pub ipv6: bool,
+    /// Have no IPv4
+    #[arg(long)]
+    pub no_ipv4: bool,
+    /// Docker's way of saying --no-ipv4: --ipv4=false
+    #[arg(long, value_name = "BOOL", require_equals = true, num_args = 0..=1)]
+    #[arg(default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
+    #[arg(hide = true, conflicts_with = "no_ipv4")]
+    pub ipv4: bool,
+    /// No way out and no way in
+    #[arg(long)]
+    pub internal: bool,
+    /// Containers of the network may not talk to each other
+    #[arg(long)]
+    pub no_icc: bool,
+    /// nat: the host's address stands for the containers'; routed: it does not; isolated: the
+    /// host has no address on the network
+    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = spelling::gateway_mode)]
+    pub gateway_mode_ipv4: GatewayMode,
+    /// The same for IPv6
+    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = spelling::gateway_mode)]
+    pub gateway_mode_ipv6: GatewayMode,
+    /// Bytes of the largest packet; the uplink's unless given
+    #[arg(long, value_name = "BYTES", value_parser = spelling::mtu)]
+    pub mtu: Option<u32>,
+    /// A note on the network; may be given more than once
+    #[arg(long, value_name = "KEY=VALUE", value_parser = spelling::label)]
+    pub label: Vec<(String, String)>,
+    /// What the bridge's interface is called on the host
+    #[arg(long, value_name = "IFNAME")]
+    pub bridge: Option<IfName>,
+    /// Docker's names of some options above: com.docker.network.driver.mtu and
+    /// com.docker.network.bridge.* with name, enable_icc, gateway_mode_ipv4 or gateway_mode_ipv6
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = driver_opt)]
+    pub opt: Vec<DriverOpt>,
+}
+
+/// An option in Docker's spelling, already understood.
+#[derive(Clone)]
+pub(super) enum DriverOpt {
+    Icc(bool),
+    Mtu(u32),
+    Bridge(IfName),
+    Mode4(GatewayMode),
+    Mode6(GatewayMode),
+}
+
+#[derive(Args)]
+pub(super) struct ConnectArgs {
+    /// The network
+    pub network: NetworkName,
+    /// The container
+    pub container: ContainerName,
+    /// The container's IPv4 address on the network; chosen unless given
+    #[arg(long)]
+    pub ip: Option<Ipv4Addr>,
+    /// The container's IPv6 address on the network; chosen unless given
+    #[arg(long)]
+    pub ip6: Option<Ipv6Addr>,
+    /// The interface's Ethernet address; made from the IP address unless given
+    #[arg(long, alias = "mac-address")]
+    pub mac: Option<Mac>,
+    /// A further name by which containers of the network find it; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<HostName>,
+    /// What the interface is called inside; the next free eth0, eth1… unless given
+    #[arg(long)]
+    pub ifname: Option<IfName>,
+    /// The network with the highest gives the container its default route
+    #[arg(long, alias = "gw-priority", default_value_t = 0, allow_negative_numbers = true)]
+    pub priority: i32,
+    /// Publish a port in the same step: [HOST-ADDRESS:][HOST-PORT:]PORT[/PROTOCOL]
+    #[arg(short, long, value_name = "PORT", value_parser = spelling::publish)]
+    pub publish: Vec<PublishSpec>,
+}
+
+#[derive(Args)]
+pub(super) struct RunArgs {
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Remove the container when it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// What the container is called; chosen unless given
+    #[arg(long)]
+    pub name: Option<ContainerName>,
+    /// A network to join, with ip=, ip6=, mac=, alias=, ifname= and priority= after commas; may be
+    /// given more than once. Or, alone: none, host, container:NAME
+    #[arg(long, alias = "net", value_name = "NET[,KEY=VALUE]...")]
+    pub network: Vec<String>,
+    /// Publish a port: [HOST-ADDRESS:][HOST-PORT:]PORT[/PROTOCOL]; may be given more than once
+    #[arg(short, long, value_name = "PORT", value_parser = spelling::publish)]
+    pub publish: Vec<PublishSpec>,
+    /// What the container calls itself; its name unless given
+    #[arg(long)]
+    pub hostname: Option<HostName>,
+    /// A name server for the container's resolv.conf; may be given more than once
+    #[arg(long, value_name = "IP")]
+    pub dns: Vec<IpAddr>,
+    /// Set an environment variable; may be given more than once
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = spelling::pair)]
+    pub env: Vec<(String, String)>,
+    /// The directory to start in
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  twinax exec web -- ip address\n  twinax exec pid:1234 -- ss -lt\n\n\
+    Not detached, the exit code is the command's own, 128+n where signal n ended it."
+)]
+pub(super) struct ExecArgs {
+    /// Do not wait for the command
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Set an environment variable; may be given more than once
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = spelling::pair)]
+    pub env: Vec<(String, String)>,
+    /// The directory to start in
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    pub name: ContainerName,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+#[derive(Args)]
+pub(super) struct LogsArgs {
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    pub name: ContainerName,
+    /// Go on printing what it writes until it ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Print when each line was written
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Print only so many lines, the last ones
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "all", value_parser = tail)]
+    pub tail: Tail,
+    /// Print only lines written since: 30s, 10m, 2h or 1d ago, or seconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Since>,
+    /// Print one JSON object a line (shape: docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How many lines; `None` is all. A type of its own as clap reads `Option` its own way.
+#[derive(Clone, Copy)]
+pub(super) struct Tail(pub Option<usize>);
+
+fn tail(text: &str) -> Result<Tail, Misspelt> {
+    match text {
+        "all" => Ok(Tail(None)),
+        _ => spelling::number(text, "a number of lines, or all").map(|n| Tail(Some(n))),
+    }
+}
+
+fn since(text: &str) -> Result<Since, Misspelt> {
+    let expected = "30s, 10m, 2h or 1d ago, or seconds since 1970";
+    let number = |digits: &str| spelling::number::<u64>(digits, expected);
+    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86400)];
+    for (unit, seconds) in units {
+        if let Some(digits) = text.strip_suffix(unit) {
+            let too_far = || Misspelt(format!("{text:?} is further back than time goes"));
+            let ago = number(digits)?.checked_mul(seconds).ok_or_else(too_far)?;
+            return Ok(Since::AgoSeconds(ago));
+        }
+    }
+    number(text).map(Since::At)
+}
+
+fn aux_address(text: &str) -> Result<(String, IpAddr), Misspelt> {
+    let (name, addr) = spelling::pair(text)?;
+    Ok((name, spelling::number(&addr, "an address, as in router=10.1.0.9")?))
+}
+
+fn driver_opt(text: &str) -> Result<DriverOpt, Misspelt> {
+    const KEYS: [&str; 5] = [
+        "com.docker.network.bridge.enable_icc",
+        "com.docker.network.bridge.gateway_mode_ipv4",
+        "com.docker.network.bridge.gateway_mode_ipv6",
+        "com.docker.network.bridge.name",
+        "com.docker.network.driver.mtu",
+    ];
+    let (key, value) = spelling::pair(text)?;
+    match key.as_str() {
+        "com.docker.network.bridge.enable_icc" => {
+            spelling::number(&value, "true or false").map(DriverOpt::Icc)
+        }
+        "com.docker.network.bridge.gateway_mode_ipv4" => {
+            spelling::gateway_mode(&value).map(DriverOpt::Mode4)
+        }
+        "com.docker.network.bridge.gateway_mode_ipv6" => {
+            spelling::gateway_mode(&value).map(DriverOpt::Mode6)
+        }
+        "com.docker.network.bridge.name" => spelling::word(&value).map(DriverOpt::Bridge),
+        "com.docker.network.driver.mtu" => spelling::mtu(&value).map(DriverOpt::Mtu),
+        _ => {
+            let near = spelling::nearest(&key, &KEYS);
+            let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let keys = KEYS.join(", ");
+            Err(Misspelt(format!("{key} is not an option here{near} (known: {keys})")))
+        }
+    }
+}

@@ -1,0 +1,352 @@
+#![allow(unsafe_code, reason = "two socket options that rustix does not have")]
+//! Netlink as bytes: messages and attributes written and read, and a socket to the kernel that
+//! never waits.
+//!
+//! The kernel works on a request within the call that sends it (nfnetlink and rtnetlink both), so
+//! that what it has to say is there when `send` returns. The layout is that of netlink(7) and
+//! include/uapi/linux/netlink.h: host byte order, everything aligned to 4 bytes.
+//!
+//! May not: know what any message means.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use rustix::{
+    io::Errno,
+    net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt},
+};
+
+/// The largest attribute: its length is 16 bits wide.
+pub const ATTRIBUTE_MAX: usize = u16::MAX as usize;
+
+const HEADER: usize = 16;
+const NESTED: u16 = libc::NLA_F_NESTED as u16;
+
+fn aligned(len: usize) -> usize {
+    len.next_multiple_of(4)
+}
+
+/// Messages under construction, one after another, as one send takes them.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    bytes: Vec<u8>,
+    /// Where the message under construction begins.
+    start: usize,
+}
+
+/// An attribute that others are being put into; closed with `Outgoing::close`.
+#[derive(Debug)]
+#[must_use = "an open attribute has no length yet"]
+pub struct Open(usize);
+
+impl Outgoing {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Begins a message; the one before is finished by that.
+    pub fn message(&mut self, kind: u16, flags: u16, seq: u32) {
+        self.start = self.bytes.len();
+        self.bytes.extend_from_slice(&(HEADER as u32).to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&(flags | libc::NLM_F_REQUEST as u16).to_ne_bytes());
+        self.bytes.extend_from_slice(&seq.to_ne_bytes());
+        self.bytes.extend_from_slice(&0u32.to_ne_bytes());
+    }
+
+    /// Asks the kernel to confirm the message under construction.
+    pub fn ask_for_ack(&mut self) {
+        self.bytes[self.start + 6] |= libc::NLM_F_ACK as u8;
+    }
+
+    /// Returns the length in bytes of the message under construction.
+    pub fn message_len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Puts the fixed part of a message, before its attributes.
+    pub fn body(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.settle();
+    }
+
+    /// Puts an attribute.
+    pub fn attr(&mut self, kind: u16, data: &[u8]) {
+        let len = u16::try_from(data.len() + 4).expect("attributes are kept below 64 KiB");
+        self.bytes.extend_from_slice(&len.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(data);
+        self.settle();
+    }
+
+    /// Puts a number in network byte order, as nfnetlink has them.
+    pub fn be32(&mut self, kind: u16, number: u32) {
+        self.attr(kind, &number.to_be_bytes());
+    }
+
+    /// Puts a text with the NUL that ends it.
+    pub fn text(&mut self, kind: u16, text: &str) {
+        let len = u16::try_from(text.len() + 5).expect("names are short");
+        self.bytes.extend_from_slice(&len.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.bytes.push(0);
+        self.settle();
+    }
+
+    /// Opens an attribute that holds others.
+    pub fn open(&mut self, kind: u16) -> Open {
+        let at = self.bytes.len();
+        self.attr(kind | NESTED, &[]);
+        Open(at)
+    }
+
+    pub fn close(&mut self, open: Open) {
+        let len = self.bytes.len() - open.0;
+        let len = u16::try_from(len).expect("attributes are kept below 64 KiB");
+        self.bytes[open.0..open.0 + 2].copy_from_slice(&len.to_ne_bytes());
+    }
+
+    fn settle(&mut self) {
+        self.bytes.resize(aligned(self.bytes.len()), 0);
+        let len = u32::try_from(self.message_len()).expect("messages are kept below 4 GiB");
+        self.bytes[self.start..self.start + 4].copy_from_slice(&len.to_ne_bytes());
+    }
+}
+
+/// A message as received.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    pub kind: u16,
+    pub flags: u16,
+    pub seq: u32,
+    /// What follows the header.
+    pub body: &'a [u8],
+}
+
+/// What the kernel says of a request that asked for an answer, or that it refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub seq: u32,
+    /// `None`: done.
+    pub errno: Option<Errno>,
+    /// The kernel's own words, often none.
+    pub text: String,
+    /// Where in the request is the attribute that it dislikes, counted from the request's header.
+    pub offset: Option<u32>,
+}
+
+/// Returns the messages in what one `receive` brought; a malformed rest is left out.
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let header = bytes.first_chunk::<HEADER>()?;
+        let len = u32_at(header, 0)? as usize;
+        let body = bytes.get(HEADER..len)?;
+        let message = Message {
+            kind: u16_at(header, 4)?,
+            flags: u16_at(header, 6)?,
+            seq: u32_at(header, 8)?,
+            body,
+        };
+        bytes = bytes.get(aligned(len)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// Returns the attributes in `bytes`, kind (without flags) and content; a malformed rest is left
+/// out.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let len = usize::from(u16_at(bytes, 0)?);
+        let kind = u16_at(bytes, 2)? & libc::NLA_TYPE_MASK as u16;
+        let data = bytes.get(4..len)?;
+        bytes = bytes.get(aligned(len)..).unwrap_or_default();
+        Some((kind, data))
+    })
+}
+
+/// Returns the content of the first attribute of that kind.
+pub fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, data)| data)
+}
+
+/// Returns a text attribute's content without its NUL.
+pub fn text(data: &[u8]) -> Option<&str> {
+    let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
+    std::str::from_utf8(&data[..end]).ok()
+}
+
+/// Returns a number that is in network byte order.
+pub fn be32(data: &[u8]) -> Option<u32> {
+    data.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+impl Message<'_> {
+    /// Reads `NLMSG_ERROR`, which also says that all went well.
+    pub fn verdict(&self) -> Option<Verdict> {
+        if i32::from(self.kind) != libc::NLMSG_ERROR {
+            return None;
+        }
+        let code = u32_at(self.body, 0)? as i32;
+        let mut verdict = Verdict {
+            seq: self.seq,
+            errno: (code != 0).then(|| Errno::from_raw_os_error(-code)),
+            text: String::new(),
+            offset: None,
+        };
+        // NETLINK_CAP_ACK: of the request only the header is sent back.
+        let rest = self.body.get(4 + HEADER..).unwrap_or_default();
+        if self.flags & libc::NLM_F_ACK_TLVS as u16 != 0 {
+            for (kind, data) in attributes(rest) {
+                match i32::from(kind) {
+                    1 => verdict.text = text(data).unwrap_or_default().to_owned(),
+                    2 => verdict.offset = u32_at(data, 0),
+                    _ => {}
+                }
+            }
+        }
+        Some(verdict)
+    }
+
+    pub fn is_done(&self) -> bool {
+        i32::from(self.kind) == libc::NLMSG_DONE
+    }
+}
+
+/// A socket to the kernel of the network namespace that it was opened in, wherever its thread goes.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+    send_limit: usize,
+}
+
+impl Socket {
+    /// Opens a socket with the send buffer that its user may have: an ordinary user's is bounded
+    /// by the sysctl `net.core.wmem_max`.
+    pub fn open(protocol: Protocol) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC;
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(protocol))?;
+        set(&fd, libc::NETLINK_EXT_ACK)?;
+        set(&fd, libc::NETLINK_CAP_ACK)?;
+        const WISH: usize = 1 << 20;
+        if sockopt::set_socket_send_buffer_size_force(&fd, WISH).is_err() {
+            sockopt::set_socket_send_buffer_size(&fd, WISH)?;
+        }
+        if sockopt::set_socket_recv_buffer_size_force(&fd, WISH).is_err() {
+            sockopt::set_socket_recv_buffer_size(&fd, WISH)?;
+        }
+        // netlink_sendmsg() refuses what is longer than the buffer less 32 bytes.
+        let send_limit = sockopt::socket_send_buffer_size(&fd)?.saturating_sub(32);
+        // No dump brings more than 32 KiB at a time (netlink_dump()).
+        Ok(Self { fd, buffer: vec![0; 1 << 16], send_limit })
+    }
+
+    /// The longest that one send may be, in bytes.
+    pub fn send_limit(&self) -> usize {
+        self.send_limit
+    }
+
+    /// Bounds the send buffer as the sysctl `net.core.wmem_max` would; the kernel takes it twice.
+    pub fn limit_send_buffer(&mut self, bytes: usize) -> io::Result<()> {
+        sockopt::set_socket_send_buffer_size(&self.fd, bytes)?;
+        self.send_limit = sockopt::socket_send_buffer_size(&self.fd)?.saturating_sub(32);
+        Ok(())
+    }
+
+    pub fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        loop {
+            match net::send(&self.fd, bytes, SendFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns the next datagram, or nothing when there is none.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` when the kernel had more to say than the buffer holds; the rest can be read on.
+    pub fn receive(&mut self) -> Result<Option<&[u8]>, Errno> {
+        loop {
+            match net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((len, _)) => return Ok(Some(&self.buffer[..len])),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn set(fd: &OwnedFd, option: i32) -> io::Result<()> {
+    let on: i32 = 1;
+    // SAFETY: the option's value is an int that outlives the call, and its size is told.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<i32>() as u32,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut out = Outgoing::default();
+        out.message(7, 0, 1);
+        out.body(&[1, 2, 3, 4]);
+        let nest = out.open(5);
+        out.text(6, "abc");
+        out.be32(7, 0x0102_0304);
+        out.close(nest);
+        out.message(8, 0, 2);
+        out.attr(1, &[9]);
+        out.ask_for_ack();
+        let all: Vec<_> = messages(out.bytes()).collect();
+        assert_eq!(all.len(), 2);
+        assert_eq!((all[0].kind, all[0].seq, all[0].flags), (7, 1, 1));
+        let nest = attribute(&all[0].body[4..], 5).expect("was put");
+        assert_eq!(attribute(nest, 6).and_then(text), Some("abc"));
+        assert_eq!(attribute(nest, 7).and_then(be32), Some(0x0102_0304));
+        assert_eq!((all[1].kind, all[1].seq, all[1].flags), (8, 2, 5));
+        assert_eq!(attribute(all[1].body, 1), Some(&[9][..]));
+    }
+
+    #[test]
+    fn rubbish_ends_the_reading() {
+        for len in 0..64 {
+            let bytes = vec![0xff; len];
+            assert_eq!(messages(&bytes).count(), 0);
+            assert_eq!(attributes(&bytes).count(), 0);
+            assert_eq!(attributes(&vec![0; len]).count(), 0);
+            assert_eq!(messages(&vec![0; len]).count(), 0);
+        }
+    }
+}

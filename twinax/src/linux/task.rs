@@ -1,0 +1,161 @@
+//! System calls about the calling process that no safe crate offers: leaving namespaces,
+//! reading signals from a file descriptor, closing what was inherited, raising `lo`.
+//!
+//! Nothing here may keep state or start processes.
+#![allow(unsafe_code, reason = "these calls have no safe wrapper in rustix")]
+
+use std::{
+    io,
+    mem::{MaybeUninit, size_of},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+pub use rustix::thread::UnshareFlags;
+
+/// Moves the calling thread into new namespaces (`unshare(2)`).
+///
+/// # Errors
+/// The kernel's refusal: `EPERM` without the capability, `ENOSPC` at a limit of
+/// `/proc/sys/user`, `EINVAL` for a new user or pid namespace of a threaded process.
+pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    assert!(!flags.contains(UnshareFlags::FILES), "descriptors stay shared");
+    // SAFETY: without CLONE_FILES no descriptor changes its meaning for another thread.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
+}
+
+/// Closes every descriptor above standard error. To be called first thing in a fresh process.
+pub fn close_inherited() {
+    // SAFETY: called before this process has opened anything of its own, so no owner of a
+    // descriptor exists that could be surprised. A kernel without the call (before 5.9) leaves
+    // them open, which is untidy but harmless.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+}
+
+/// Returns freed memory to the kernel; for processes that live long and do little.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim has no preconditions.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// A signal read from [`Signals`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caught {
+    pub number: i32,
+    /// Sent by the kernel itself, such as a terminal's `SIGINT` to its foreground group.
+    pub by_kernel: bool,
+}
+
+/// Signals that no longer interrupt the process but are read, as a `signalfd(2)`.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+impl Signals {
+    /// Blocks `numbers` for the calling thread and those it starts later. Programs started with
+    /// [`std::process::Command`] do not inherit this: it resets the mask.
+    ///
+    /// # Errors
+    /// The kernel's, when no descriptor can be had.
+    pub fn block(numbers: &[i32]) -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set before anything reads it; all pointers are to
+        // a live local; a null old set is allowed.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for &number in numbers {
+                libc::sigaddset(set.as_mut_ptr(), number);
+            }
+            let error = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+            if error != 0 {
+                return Err(io::Error::from_raw_os_error(error));
+            }
+            let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(Self(OwnedFd::from_raw_fd(fd)))
+        }
+    }
+
+    /// The next signal that waits, without blocking.
+    pub fn next(&self) -> Option<Caught> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
+        let size = size_of::<libc::signalfd_siginfo>();
+        // SAFETY: the kernel writes at most `size` bytes to a live local of that size, of which
+        // every bit pattern is valid.
+        let read = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        if usize::try_from(read) != Ok(size) {
+            return None;
+        }
+        // SAFETY: zeroed, then written whole.
+        let info = unsafe { info.assume_init() };
+        let number = i32::try_from(info.ssi_signo).ok()?;
+        Some(Caught { number, by_kernel: info.ssi_code > 0 })
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The cookie of the calling thread's network namespace: unique until the next boot.
+///
+/// # Errors
+/// The kernel's; before Linux 5.14 there is no such option (`ENOPROTOOPT`).
+pub fn netns_cookie() -> io::Result<u64> {
+    let socket = any_socket()?;
+    let mut cookie = 0_u64;
+    let mut size = libc::socklen_t::try_from(size_of::<u64>()).expect("eight");
+    // SAFETY: the kernel writes at most `size` bytes into `cookie`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    match done {
+        0 => Ok(cookie),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `include/uapi/asm-generic/socket.h`
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// Sets the loopback device of the calling thread's network namespace up.
+///
+/// # Errors
+/// The kernel's: `EPERM` where the namespace is not ours.
+pub fn raise_loopback() -> io::Result<()> {
+    let socket = any_socket()?;
+    // SAFETY: an ifreq of zeros is valid; both ioctls read and write only within it, and the
+    // flags are the union's member they are about (netdevice(7)).
+    unsafe {
+        let mut request = MaybeUninit::<libc::ifreq>::zeroed().assume_init();
+        for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+            *to = libc::c_char::from_ne_bytes([*from]);
+        }
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        request.ifr_ifru.ifru_flags |= libc::c_short::try_from(libc::IFF_UP).expect("one");
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// A socket that shows which network namespace we are in; it needs no protocol of its own.
+fn any_socket() -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let kind = (AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC);
+    socket_with(kind.0, kind.1, kind.2, None).map_err(io::Error::from)
+}

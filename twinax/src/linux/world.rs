@@ -1,0 +1,364 @@
+//! The real world behind the engine: the store on disk, the kernel, and the processes.
+//!
+//! Makes no choices. Sockets are opened when first needed and kept, since closing one to
+//! nftables after a deletion waits for the kernel's grace period.
+
+mod files;
+mod survey;
+
+use std::{io, path::PathBuf};
+
+use rustix::io::Errno;
+use twinax_core::{
+    decide::{Facts, Questions},
+    diff::Plan,
+    engine::{Journal, Pending, Sandboxes, World},
+    model::{Element, LinkId, Netns, Op, Process, Scope, Sysctl, Topology},
+    name::{ContainerName, Proto},
+    ruleset::{Datum, ElementId, SetName, Value},
+    state::{Host, Keys, Row, State, Way},
+};
+
+use super::{
+    apply::{ApplyError, LinkError, Links, is_link_op},
+    conntrack::Conntrack,
+    listeners::ListenersError,
+    netns::{NetnsError, NetnsHandle},
+    nft::{NftError, NftOp, NftSocket},
+    socket::BatchError,
+    sysctl::{self, SysctlError},
+};
+use crate::{
+    forwarder::{self, ForwarderError},
+    store::{Store, StoreError},
+};
+
+/// Why the kernel or the store did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum LinuxError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{op}")]
+    Link {
+        op: Box<Op>,
+        #[source]
+        cause: LinkError,
+    },
+    #[error("cannot look at the links of the host")]
+    Look(#[from] LinkError),
+    #[error("cannot ask the kernel about the host")]
+    Ask(#[from] BatchError),
+    #[error("cannot open a socket to the kernel's routing")]
+    Open(#[from] Errno),
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Listeners(#[from] ListenersError),
+    #[error(transparent)]
+    Forwarder(#[from] ForwarderError),
+    #[error("cannot {what} {}", path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("cannot show {container} its hosts file")]
+    Mount {
+        container: ContainerName,
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// The network namespace of the calling thread, and what is stored about it.
+#[derive(Debug)]
+pub struct Linux {
+    store: Store,
+    links: Option<Links>,
+    nft: Option<NftSocket>,
+    /// Compare every rule of our tables, not only what they bear: for `check` and `repair`.
+    pub thorough: bool,
+    /// What others have put on our links, found by the last look at them.
+    pub foreign: Vec<String>,
+}
+
+impl Linux {
+    pub fn new(store: Store) -> Self {
+        Self { store, links: None, nft: None, thorough: false, foreign: Vec::new() }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn links(&mut self) -> Result<&mut Links, LinuxError> {
+        if self.links.is_none() {
+            self.links = Some(Links::open()?);
+        }
+        Ok(self.links.as_mut().expect("it was just opened"))
+    }
+
+    fn nft(&mut self) -> Result<&mut NftSocket, LinuxError> {
+        if self.nft.is_none() {
+            self.nft = Some(NftSocket::open()?);
+        }
+        Ok(self.nft.as_mut().expect("it was just opened"))
+    }
+
+    /// Opens the namespaces that `names` are in; one that is gone counts as empty.
+    fn enter<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a ContainerName>,
+        at: &Sandboxes,
+    ) -> Result<(), LinuxError> {
+        for name in names {
+            let Some(sandbox) = at.get(name) else { continue };
+            match NetnsHandle::of(sandbox) {
+                Ok(netns) => self.links()?.enter(name.clone(), netns)?,
+                Err(NetnsError::Gone { .. }) => self.links()?.leave(name),
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn observe_links(
+        &mut self,
+        scope: &Scope,
+        at: &Sandboxes,
+        seen: &mut Topology,
+    ) -> Result<(), LinuxError> {
+        let inside = |id: &LinkId| match &id.netns {
+            Netns::Container(name) => Some(name.clone()),
+            Netns::Host => None,
+        };
+        let mut names = scope.netns.clone();
+        names.extend(scope.links.iter().filter_map(inside));
+        self.enter(names.iter(), at)?;
+        if scope.links.is_empty() && names.is_empty() {
+            return Ok(());
+        }
+        let links = self.links()?;
+        let observed = links.observe(scope, &std::collections::BTreeSet::new())?;
+        seen.netns = scope.netns.iter().filter(|name| links.is_entered(name)).cloned().collect();
+        seen.links = observed.topology.links;
+        seen.addrs = observed.topology.addrs;
+        seen.routes = observed.topology.routes;
+        seen.neighbours = observed.topology.neighbours;
+        seen.fdb = observed.topology.fdb;
+        self.foreign = observed.foreign;
+        Ok(())
+    }
+
+    fn observe_firewall(&mut self, scope: &Scope, seen: &mut Topology) -> Result<(), LinuxError> {
+        let thorough = self.thorough;
+        if scope.tables {
+            let nft = self.nft()?;
+            seen.tables =
+                if thorough { nft.table_faults()?.is_empty() } else { nft.tables_stand()? };
+        }
+        if !seen.tables {
+            return Ok(()); // No elements without the sets that hold them.
+        }
+        let ids: Vec<&ElementId> = scope.elements.iter().collect();
+        for (id, element) in ids.iter().zip(self.nft()?.get_many(&ids)?) {
+            if let Some((value, comment)) = element {
+                seen.elements.insert((*id).clone(), Element { value, comment });
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_firewall(&mut self, ops: &[Op]) -> Result<(), LinuxError> {
+        let change = |op| match op {
+            &Op::PutTables => NftOp::PutTables,
+            Op::DelTables => NftOp::DelTables,
+            Op::AddElement { id, element } => {
+                NftOp::Add { id, value: &element.value, comment: &element.comment }
+            }
+            Op::DelElement { id, .. } => NftOp::Del { id },
+            other => unreachable!("{other} is not about the firewall"),
+        };
+        let changes: Vec<NftOp<'_>> = ops.iter().map(change).collect();
+        self.nft()?.transact(&changes)?;
+        ops.iter().try_for_each(drop_stale_flows)
+    }
+
+    fn apply_links(&mut self, ops: &[Op], at: &Sandboxes) -> Result<(), LinuxError> {
+        let inside = |op: &Op| match op {
+            Op::AddVeth { peer: LinkId { netns: Netns::Container(name), .. }, .. } => {
+                Some(name.clone())
+            }
+            _ => None,
+        };
+        let missing: Vec<_> = ops.iter().filter_map(inside).collect();
+        let links = self.links()?;
+        let missing: Vec<_> = missing.into_iter().filter(|name| !links.is_entered(name)).collect();
+        self.enter(missing.iter(), at)?;
+        self.links()?.apply(ops).map_err(|ApplyError { index, cause }| LinuxError::Link {
+            op: Box::new(ops[index].clone()),
+            cause,
+        })
+    }
+
+    fn apply_one(&mut self, op: &Op, at: &Sandboxes) -> Result<(), LinuxError> {
+        match op {
+            Op::SetSysctl { sysctl, turned } => Ok(sysctl::write(sysctl, &turned.ours)?),
+            Op::RestoreSysctl { sysctl, value } => Ok(sysctl::write(sysctl, value)?),
+            Op::DropNetns { container } => {
+                self.links()?.leave(container);
+                Ok(())
+            }
+            Op::StartProcess { process: Process::Forwarder } => {
+                // Its lines are told one by one; old ones are nobody's.
+                files::clear_forwards(&self.store)?;
+                Ok(forwarder::start(self.store.run_dir())?)
+            }
+            Op::StopProcess { process: Process::Forwarder } => {
+                forwarder::stop(self.store.run_dir())?;
+                files::clear_forwards(&self.store)
+            }
+            other => files::apply(&self.store, other, at),
+        }
+    }
+}
+
+impl World for Linux {
+    type Error = LinuxError;
+
+    fn pending(&mut self) -> Result<Pending, LinuxError> {
+        Ok(self.store.pending()?)
+    }
+
+    fn host(&mut self) -> Result<Host, LinuxError> {
+        Ok(self.store.host()?)
+    }
+
+    fn load(&mut self, keys: &Keys) -> Result<State, LinuxError> {
+        Ok(self.store.load(keys)?)
+    }
+
+    fn survey(&mut self, questions: &Questions, state: &State) -> Result<Facts, LinuxError> {
+        survey::answer(self, questions, state)
+    }
+
+    fn observe(&mut self, scope: &Scope, at: &Sandboxes) -> Result<Topology, LinuxError> {
+        let mut seen = Topology::default();
+        self.observe_links(scope, at, &mut seen)?;
+        self.observe_firewall(scope, &mut seen)?;
+        for (sysctl, turned) in &scope.sysctls {
+            if sysctl::read(sysctl)? == turned.ours {
+                seen.sysctls.insert(sysctl.clone(), turned.clone());
+            }
+        }
+        files::observe(&self.store, scope, at, &mut seen)?;
+        let running = !scope.processes.is_empty() && forwarder::running(self.store.run_dir());
+        if running {
+            seen.processes.insert(Process::Forwarder);
+            seen.forwards = files::forwards(&self.store)?;
+            seen.forwards.retain(|forward| scope.forwards.contains(forward));
+        }
+        Ok(seen)
+    }
+
+    fn begin(&mut self, journal: &Journal) -> Result<(), LinuxError> {
+        Ok(self.store.begin(journal)?)
+    }
+
+    fn write(&mut self, rows: &[Row]) -> Result<(), LinuxError> {
+        Ok(self.store.write(rows)?)
+    }
+
+    fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), LinuxError> {
+        let mut rest = plan.0.as_slice();
+        while let Some(first) = rest.first() {
+            let kind = Kind::of(first);
+            let same = rest.iter().take_while(|op| Kind::of(op) == kind).count();
+            let (stage, after) = rest.split_at(same);
+            match kind {
+                Kind::Link => self.apply_links(stage, at)?,
+                Kind::Firewall => self.apply_firewall(stage)?,
+                Kind::Forward => files::apply_forwards(&self.store, stage)?,
+                Kind::Hosts => files::apply_lines(&self.store, stage)?,
+                Kind::Other => stage.iter().try_for_each(|op| self.apply_one(op, at))?,
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), LinuxError> {
+        Ok(self.store.finish()?)
+    }
+}
+
+/// Operations that go to the kernel together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Link,
+    Firewall,
+    Forward,
+    Hosts,
+    Other,
+}
+
+impl Kind {
+    fn of(op: &Op) -> Self {
+        match op {
+            Op::AddElement { .. } | Op::DelElement { .. } | Op::PutTables | Op::DelTables => {
+                Self::Firewall
+            }
+            Op::AddForward { .. } | Op::DelForward { .. } => Self::Forward,
+            Op::AddHostsLine { .. } | Op::DelHostsLine { .. } => Self::Hosts,
+            op if is_link_op(op) => Self::Link,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A UDP flow keeps its translation for as long as it talks: one to a port that now leads
+/// elsewhere, or nowhere, is made to ask again.
+fn drop_stale_flows(op: &Op) -> Result<(), LinuxError> {
+    let (Op::AddElement { id, element } | Op::DelElement { id, element }) = op else {
+        return Ok(());
+    };
+    let (host, rest) = match (id.set, id.key.as_slice()) {
+        (SetName::Any4 | SetName::Any6, rest) => (None, rest),
+        (SetName::Dnat4 | SetName::Dnat6, [Datum::V4(host), rest @ ..]) => {
+            (Some((*host).into()), rest)
+        }
+        (SetName::Dnat4 | SetName::Dnat6, [Datum::V6(host), rest @ ..]) => {
+            (Some((*host).into()), rest)
+        }
+        _ => return Ok(()),
+    };
+    let (Value::Concat(to), [Datum::Proto(Proto::Udp), Datum::Port(port)]) = (&element.value, rest)
+    else {
+        return Ok(());
+    };
+    let target = match to.as_slice() {
+        [Datum::V4(addr), Datum::Port(port)] => ((*addr).into(), *port),
+        [Datum::V6(addr), Datum::Port(port)] => ((*addr).into(), *port),
+        _ => return Ok(()),
+    };
+    Conntrack::open()?.drop_udp(host, *port, target)?;
+    Ok(())
+}
+
+/// The number of a container's first process, which keeps its namespaces.
+fn init_of(at: &Sandboxes, name: &ContainerName) -> Option<u32> {
+    match at.get(name)?.way {
+        Way::Pid { pid, .. } => Some(pid),
+        _ => None,
+    }
+}
+
+/// A switch's file, for messages.
+pub(super) fn switch_path(sysctl: &Sysctl) -> PathBuf {
+    PathBuf::from("/proc/sys/net").join(&sysctl.0)
+}

@@ -1,0 +1,205 @@
+//! Hosts files, resolver files and the forwarder's list.
+//!
+//! A file that a container has mounted is changed in place: replacing it by renaming would leave
+//! the container with the old one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use twinax_core::{
+    engine::Sandboxes,
+    lower::HOSTS_HEADER,
+    model::{FileId, Forward, HostsLine, HostsSource, HostsView, Op, Scope, Topology},
+    name::ContainerName,
+};
+
+use super::{LinuxError, init_of};
+use crate::{container::mounts, forwarder, store::Store};
+
+/// Looks at what `scope` asks about.
+pub(super) fn observe(
+    store: &Store,
+    scope: &Scope,
+    at: &Sandboxes,
+    seen: &mut Topology,
+) -> Result<(), LinuxError> {
+    let mut lines: BTreeMap<&HostsView, BTreeSet<String>> = BTreeMap::new();
+    for view in &scope.views {
+        if let Some(text) = read(&view_path(store, view))? {
+            seen.views.insert(view.clone());
+            lines.insert(view, text.lines().map(str::to_owned).collect());
+        }
+    }
+    for line in &scope.hosts {
+        if lines.get(&line.view).is_some_and(|lines| lines.contains(&line.to_string())) {
+            seen.hosts.insert(line.clone());
+        }
+    }
+    for file in &scope.files {
+        if let Some(text) = read(&path_of(store, file))? {
+            seen.files.insert(file.clone(), text);
+        }
+    }
+    for name in &scope.mounts {
+        if let Some(source) = mounted(store, scope, at, name) {
+            seen.mounts.insert(name.clone(), source);
+        }
+    }
+    Ok(())
+}
+
+/// Which of the possible files a container has over its `/etc/hosts`.
+fn mounted(
+    store: &Store,
+    scope: &Scope,
+    at: &Sandboxes,
+    name: &ContainerName,
+) -> Option<HostsSource> {
+    let held = mounts::hosts_of(init_of(at, name)?)?;
+    if held == own_hosts(store, name) {
+        return Some(HostsSource::Own);
+    }
+    let view = scope.views.iter().find(|view| held == view_path(store, view))?;
+    Some(HostsSource::View(view.clone()))
+}
+
+/// Carries out an operation on a whole file, or on what a container sees of one.
+pub(super) fn apply(store: &Store, op: &Op, at: &Sandboxes) -> Result<(), LinuxError> {
+    match op {
+        Op::PutFile { file, text } => overwrite(&path_of(store, file), text),
+        Op::DelFile { file } => remove(&path_of(store, file)),
+        Op::AddHostsView { view } => overwrite(&view_path(store, view), HOSTS_HEADER),
+        Op::DelHostsView { view } => remove(&view_path(store, view)),
+        Op::MountHosts { container, source } => {
+            let path = match source {
+                HostsSource::View(view) => view_path(store, view),
+                HostsSource::Own => own_hosts(store, container),
+            };
+            let Some(init) = init_of(at, container) else { return Ok(()) };
+            mounts::show_hosts(init, &path)
+                .map_err(|cause| LinuxError::Mount { container: container.clone(), cause })
+        }
+        other => unreachable!("{other} is not about a file"),
+    }
+}
+
+/// Adds and deletes lines of hosts files, each file in one write.
+pub(super) fn apply_lines(store: &Store, ops: &[Op]) -> Result<(), LinuxError> {
+    let mut views: BTreeMap<&HostsView, Vec<(bool, &HostsLine)>> = BTreeMap::new();
+    for op in ops {
+        match op {
+            Op::AddHostsLine { line } => views.entry(&line.view).or_default().push((true, line)),
+            Op::DelHostsLine { line } => views.entry(&line.view).or_default().push((false, line)),
+            other => unreachable!("{other} is not about a line"),
+        }
+    }
+    for (view, changes) in views {
+        let path = view_path(store, view);
+        let mut text = read(&path)?.unwrap_or_else(|| HOSTS_HEADER.to_owned());
+        edit(&mut text, changes.into_iter().map(|(add, line)| (add, line.to_string())));
+        overwrite(&path, &text)?;
+    }
+    Ok(())
+}
+
+/// Changes the forwarder's list and has it follow.
+pub(super) fn apply_forwards(store: &Store, ops: &[Op]) -> Result<(), LinuxError> {
+    let path = forwards_path(store);
+    let mut text = read(&path)?.unwrap_or_default();
+    let changes = ops.iter().map(|op| match op {
+        Op::AddForward { forward } => (true, forward.to_string()),
+        Op::DelForward { forward } => (false, forward.to_string()),
+        other => unreachable!("{other} is not about a forward"),
+    });
+    edit(&mut text, changes);
+    overwrite(&path, &text)?;
+    if forwarder::running(store.run_dir()) {
+        forwarder::reload(store.run_dir())?;
+    }
+    Ok(())
+}
+
+fn edit(text: &mut String, changes: impl Iterator<Item = (bool, String)>) {
+    let mut gone = BTreeSet::new();
+    for (add, line) in changes {
+        if add {
+            *text += &line;
+            text.push('\n');
+        } else {
+            gone.insert(line);
+        }
+    }
+    if !gone.is_empty() {
+        let kept = text.lines().filter(|line| !gone.contains(*line));
+        *text = kept.flat_map(|line| [line, "\n"]).collect();
+    }
+}
+
+/// The lines that the forwarder was told.
+pub(super) fn forwards(store: &Store) -> Result<BTreeSet<Forward>, LinuxError> {
+    let text = read(&forwards_path(store))?.unwrap_or_default();
+    let forward = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some(Forward {
+            proto: words.next()?.parse().ok()?,
+            listen: words.next()?.parse().ok()?,
+            target: words.next()?.parse().ok()?,
+        })
+    };
+    Ok(text.lines().filter_map(forward).collect())
+}
+
+pub(super) fn clear_forwards(store: &Store) -> Result<(), LinuxError> {
+    remove(&forwards_path(store))
+}
+
+fn forwards_path(store: &Store) -> PathBuf {
+    store.run_dir().join("forwards")
+}
+
+fn view_path(store: &Store, view: &HostsView) -> PathBuf {
+    store.view_path(&view.to_string())
+}
+
+fn own_hosts(store: &Store, name: &ContainerName) -> PathBuf {
+    store.container_dir(name).join("hosts")
+}
+
+fn path_of(store: &Store, file: &FileId) -> PathBuf {
+    match file {
+        FileId::Hosts(name) => own_hosts(store, name),
+        FileId::Resolv(name) => store.container_dir(name).join("resolv.conf"),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<String>, LinuxError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(LinuxError::File { what: "read", path: path.into(), cause }),
+    }
+}
+
+/// Writes over a file without making it another one. What is longer is cut last, so that a
+/// reader in between finds too much rather than nothing.
+fn overwrite(path: &Path, text: &str) -> Result<(), LinuxError> {
+    let write = || -> io::Result<()> {
+        let file = fs::File::options().create(true).truncate(false).write(true).open(path)?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.set_len(text.len() as u64)
+    };
+    write().map_err(|cause| LinuxError::File { what: "write", path: path.into(), cause })
+}
+
+fn remove(path: &Path) -> Result<(), LinuxError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(LinuxError::File { what: "remove", path: path.into(), cause: e })
+        }
+        _ => Ok(()),
+    }
+}

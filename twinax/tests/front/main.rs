@@ -1,0 +1,6 @@
+//! What people type and what they read: pure values in, texts out.
+
+mod cli;
+mod lab;
+mod print;
+mod spelling;

@@ -1,0 +1,227 @@
+//! The few netlink messages with which tests build the world around the product; its own code is not used.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddrV4},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice};
+
+// linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/veth.h
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_NEWROUTE: u16 = 24;
+const NLMSG_ERROR: u16 = 2;
+const NLM_F_REQUEST_ACK: u16 = 0x1 | 0x4;
+const NLM_F_CREATE_EXCL: u16 = 0x400 | 0x200;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_F_NODAD: u8 = 2;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+
+/// Sets `lo` of the calling thread's namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    set_up("lo")
+}
+
+/// Sets a link of the calling thread's namespace up.
+pub fn set_up(name: &str) -> io::Result<()> {
+    request(RTM_NEWLINK, 0, &link_header(index(name)?, libc::IFF_UP as u32))
+}
+
+/// Waits until the kernel has noticed the carrier of a link just set up; packets sent before are
+/// dropped. To ask for a link is to have it looked at (`linkwatch_sync_dev`).
+pub fn settle(name: &str) -> io::Result<()> {
+    request(RTM_GETLINK, 0, &link_header(index(name)?, 0))
+}
+
+/// Adds a cable from here to another namespace; the ends are down.
+pub fn add_veth(name: &str, peer: &str, peer_netns: RawFd) -> io::Result<()> {
+    let mut far = link_header(0, 0);
+    attribute(&mut far, IFLA_IFNAME, &text(peer));
+    attribute(&mut far, IFLA_NET_NS_FD, &peer_netns.to_ne_bytes());
+    let mut data = Vec::new();
+    attribute(&mut data, VETH_INFO_PEER, &far);
+    add_link(name, "veth", Some(&data))
+}
+
+/// Adds a bridge, as another tool might.
+pub fn add_bridge(name: &str) -> io::Result<()> {
+    add_link(name, "bridge", None)
+}
+
+fn add_link(name: &str, kind: &str, data: Option<&[u8]>) -> io::Result<()> {
+    let mut info = Vec::new();
+    attribute(&mut info, IFLA_INFO_KIND, &text(kind));
+    if let Some(data) = data {
+        attribute(&mut info, IFLA_INFO_DATA, data);
+    }
+    let mut body = link_header(0, 0);
+    attribute(&mut body, IFLA_IFNAME, &text(name));
+    attribute(&mut body, IFLA_LINKINFO, &info);
+    request(RTM_NEWLINK, NLM_F_CREATE_EXCL, &body)
+}
+
+/// Deletes a link of the calling thread's namespace.
+pub fn del_link(name: &str) -> io::Result<()> {
+    request(RTM_DELLINK, 0, &link_header(index(name)?, 0))
+}
+
+/// Gives a link another MAC.
+pub fn set_mac(name: &str, mac: [u8; 6]) -> io::Result<()> {
+    let mut body = link_header(index(name)?, 0);
+    attribute(&mut body, IFLA_ADDRESS, &mac);
+    request(RTM_NEWLINK, 0, &body)
+}
+
+/// Adds an address, usable at once (no duplicate address detection).
+pub fn add_addr(name: &str, addr: IpAddr, prefix: u8) -> io::Result<()> {
+    let mut body = vec![family(addr), prefix, IFA_F_NODAD, 0];
+    body.extend(index(name)?.to_ne_bytes());
+    attribute(&mut body, IFA_LOCAL, &octets(addr));
+    attribute(&mut body, IFA_ADDRESS, &octets(addr));
+    request(RTM_NEWADDR, NLM_F_CREATE_EXCL, &body)
+}
+
+/// Adds a route to `dst/prefix` (prefix 0: the default route) by a gateway, or on the link.
+pub fn add_route(name: &str, dst: IpAddr, prefix: u8, via: Option<IpAddr>) -> io::Result<()> {
+    // rtm_table MAIN, rtm_protocol STATIC, rtm_scope UNIVERSE or LINK, rtm_type UNICAST
+    let scope = if via.is_some() { 0 } else { 253 };
+    let mut body = vec![family(dst), prefix, 0, 0, 254, 4, scope, 1, 0, 0, 0, 0];
+    if prefix > 0 {
+        attribute(&mut body, RTA_DST, &octets(dst));
+    }
+    if let Some(via) = via {
+        attribute(&mut body, RTA_GATEWAY, &octets(via));
+    }
+    attribute(&mut body, RTA_OIF, &index(name)?.to_ne_bytes());
+    request(RTM_NEWROUTE, NLM_F_CREATE_EXCL, &body)
+}
+
+/// The index of a link of the calling thread's namespace.
+pub fn index(name: &str) -> io::Result<u32> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    netdevice::name_to_index(&socket, name)
+        .map_err(|error| io::Error::new(error.kind(), format!("link {name}: {error}")))
+}
+
+fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    let mut message = ((16 + body.len()) as u32).to_ne_bytes().to_vec();
+    message.extend(kind.to_ne_bytes());
+    message.extend((NLM_F_REQUEST_ACK | flags).to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(body);
+    let socket = netlink()?;
+    rustix::net::send(&socket, &message, SendFlags::empty())?;
+    let mut reply = [0; 4096];
+    rustix::net::recv(&socket, &mut reply, RecvFlags::empty())?;
+    if u16::from_ne_bytes([reply[4], reply[5]]) != NLMSG_ERROR {
+        return Ok(()); // What was asked for.
+    }
+    // struct nlmsgerr: the error follows the 16 bytes of the header.
+    match i32::from_ne_bytes([reply[16], reply[17], reply[18], reply[19]]) {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+fn netlink() -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+fn link_header(index: u32, flags: u32) -> Vec<u8> {
+    let mut body = vec![0; 4];
+    body.extend(index.to_ne_bytes());
+    body.extend(flags.to_ne_bytes());
+    body.extend(flags.to_ne_bytes());
+    body
+}
+
+fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    body.extend(((4 + value.len()) as u16).to_ne_bytes());
+    body.extend(kind.to_ne_bytes());
+    body.extend(value);
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
+fn text(value: &str) -> Vec<u8> {
+    [value.as_bytes(), b"\0"].concat()
+}
+
+fn family(addr: IpAddr) -> u8 {
+    (if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
+}
+
+fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    }
+}
+
+/// Sends one Ethernet frame, whatever it says, out of a link of the calling thread's namespace.
+#[allow(unsafe_code, reason = "rustix has no address type for packet sockets")]
+pub fn send_frame(name: &str, frame: &[u8]) -> io::Result<()> {
+    let index = index(name)? as i32;
+    let socket = rustix::net::socket_with(
+        AddressFamily::PACKET,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: every field of sockaddr_ll may be zero.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = index;
+    // SAFETY: both pointers are to live values of the sizes given.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            size_of_val(&to) as u32,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// An Ethernet frame with an IPv4 UDP datagram: `from` and `to` are MAC and socket address.
+pub fn udp_frame(
+    from: ([u8; 6], SocketAddrV4),
+    to: ([u8; 6], SocketAddrV4),
+    payload: &[u8],
+) -> Vec<u8> {
+    let length = (8 + payload.len()) as u16;
+    let mut ip = vec![0x45, 0];
+    ip.extend((20 + length).to_be_bytes());
+    ip.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    ip.extend(from.1.ip().octets());
+    ip.extend(to.1.ip().octets());
+    let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut udp = from.1.port().to_be_bytes().to_vec();
+    udp.extend(to.1.port().to_be_bytes());
+    udp.extend(length.to_be_bytes());
+    udp.extend([0, 0]); // No checksum, which IPv4 allows.
+    [&to.0, &from.0, &[8, 0][..], &ip, &udp, payload].concat()
+}
