@@ -1,6 +1,5 @@
 //! Links, addresses, routes and neighbours on the real kernel, through the crate's own API.
-//!
-//! Every function runs in a user and network namespace of its own, on its first thread.
+
 #![allow(unsafe_code, reason = "a test makes network namespaces with unshare(2)")]
 
 use std::{
@@ -20,8 +19,19 @@ use twinax_core::{
     model::{Addr, FdbEntry, Link, LinkId, LinkKind, Neighbour, Netns, Op, Port, Route, Topology},
     name::{ContainerName, IfName, Mac},
     ruleset::{GROUP_BASE, Group},
-    state::{Sandbox, Way},
+    state::{Sandbox as Record, Way},
 };
+
+use crate::{harness::Outcome, sandbox::Sandbox, tests};
+
+tests![
+    every_operation_does_what_the_model_says,
+    one_batch_makes_many_and_a_dropped_namespace_takes_them,
+    a_failure_names_its_operation_and_strangers_are_told_apart,
+    a_namespace_is_known_by_its_cookie,
+    subnets_of_others_are_found,
+    the_first_packet_is_never_lost,
+];
 
 const GATEWAY: &str = "10.1.0.1";
 const GATEWAY6: &str = "fd00:1::1";
@@ -163,7 +173,7 @@ fn attach(n: u8) -> Vec<Op> {
 }
 
 /// `c2/eth0 ─ txv2 ─ tx-web` up and down again, by every kind of operation.
-pub fn every_operation_does_what_the_model_says() {
+fn every_operation_does_what_the_model_says(_: &mut Sandbox) -> Outcome {
     let mut world = World::new();
     world.links.enter(container(2), namespace()).unwrap();
     world.apply(&add_bridge());
@@ -190,7 +200,7 @@ pub fn every_operation_does_what_the_model_says() {
     let undo: Vec<Op> = attach(2).iter().rev().filter_map(undone).collect();
     assert_eq!(undo.len(), 9);
     for op in undo {
-        world.apply(&[op.clone()]);
+        world.apply(std::slice::from_ref(&op));
         world.links.apply(&[op]).expect("what is gone needs no deleting");
     }
     world.apply(&[Op::Unplug { link: host.clone() }]);
@@ -198,6 +208,7 @@ pub fn every_operation_does_what_the_model_says() {
     world.links.apply(&[Op::Unplug { link: host }]).unwrap();
     world.apply(&[Op::DelLink { link: LinkId::host(bridge()) }]);
     assert_eq!(world.model, Topology::default());
+    Outcome::Passed
 }
 
 fn undone(op: &Op) -> Option<Op> {
@@ -211,7 +222,7 @@ fn undone(op: &Op) -> Option<Op> {
 }
 
 /// `c2 ─ tx-web ─ c3`, and `c4 ─ txv4` with host routes and no bridge, in one call.
-pub fn one_batch_makes_many_and_a_dropped_namespace_takes_them() {
+fn one_batch_makes_many_and_a_dropped_namespace_takes_them(_: &mut Sandbox) -> Outcome {
     let mut world = World::new();
     for n in [2, 3, 4] {
         world.links.enter(container(n), namespace()).unwrap();
@@ -249,9 +260,10 @@ pub fn one_batch_makes_many_and_a_dropped_namespace_takes_them() {
         std::thread::sleep(Duration::from_millis(5));
     }
     world.links.apply(&[Op::DelLink { link: inner_end(3) }]).expect("its namespace is gone");
+    Outcome::Passed
 }
 
-pub fn a_failure_names_its_operation_and_strangers_are_told_apart() {
+fn a_failure_names_its_operation_and_strangers_are_told_apart(_: &mut Sandbox) -> Outcome {
     let mut world = World::new();
     world.links.enter(container(2), namespace()).unwrap();
     world.apply(&add_bridge());
@@ -280,13 +292,14 @@ pub fn a_failure_names_its_operation_and_strangers_are_told_apart() {
     scope.links.insert(lo.clone());
     let seen = world.links.observe(&scope, &BTreeSet::new()).unwrap();
     assert_eq!((seen.topology, seen.taken), (world.model.clone(), BTreeSet::from([lo])));
+    Outcome::Passed
 }
 
-pub fn a_namespace_is_known_by_its_cookie() {
+fn a_namespace_is_known_by_its_cookie(_: &mut Sandbox) -> Outcome {
     let path = format!("/proc/{}/ns/net", std::process::id());
     let way = Way::Path(path);
     let cookie = own_cookie().unwrap();
-    let sandbox = |cookie| Sandbox { way: way.clone(), cookie };
+    let sandbox = |cookie| Record { way: way.clone(), cookie };
     assert_eq!(NetnsHandle::of(&sandbox(Some(cookie))).unwrap().cookie().unwrap(), cookie);
     for other in [Some(cookie + 1), None] {
         let gone = NetnsHandle::of(&sandbox(other));
@@ -297,10 +310,11 @@ pub fn a_namespace_is_known_by_its_cookie() {
     assert_eq!(own_cookie().unwrap(), cookie, "the thread came back");
     let no_namespace = NetnsHandle::open(&Way::Path("/proc/self/stat".to_owned()));
     assert!(matches!(no_namespace, Err(NetnsError::NotOne { .. })), "{no_namespace:?}");
+    Outcome::Passed
 }
 
 /// The host's subnets are those that are not ours.
-pub fn subnets_of_others_are_found() {
+fn subnets_of_others_are_found(_: &mut Sandbox) -> Outcome {
     let mut world = World::new();
     world.links.enter(container(2), namespace()).unwrap();
     world.apply(&add_bridge());
@@ -315,11 +329,12 @@ pub fn subnets_of_others_are_found() {
     // Seen from within the container, all of it is the container's own.
     let mut socket = RouteSocket::open().unwrap();
     assert!(survey::link_exists(&mut socket, "tx-web").unwrap());
+    Outcome::Passed
 }
 
 /// The first packet after `apply` arrives, in every direction: 300 attaches, each to a bridge
 /// with a peer attached just before, every third one to a bridge made just before.
-pub fn the_first_packet_is_never_lost() {
+fn the_first_packet_is_never_lost(_: &mut Sandbox) -> Outcome {
     let mut lost = Vec::new();
     for round in 0..100 {
         let mut world = World::new();
@@ -366,4 +381,5 @@ pub fn the_first_packet_is_never_lost() {
         }
     }
     assert!(lost.is_empty(), "{} lost: {lost:#?}", lost.len());
+    Outcome::Passed
 }
