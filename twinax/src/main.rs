@@ -12,5 +12,5 @@ impl OnExit for Nobody {
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    dispatch(&args, &Nobody).unwrap_or(ExitCode::from(2))
+    dispatch(&args, &Nobody).unwrap_or_else(|| ExitCode::from(2))
 }
