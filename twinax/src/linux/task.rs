@@ -7,7 +7,11 @@
 use std::{
     io,
     mem::{MaybeUninit, size_of},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
 };
 
 pub use rustix::thread::UnshareFlags;
@@ -53,8 +57,8 @@ pub struct Caught {
 pub struct Signals(OwnedFd);
 
 impl Signals {
-    /// Blocks `numbers` for the calling thread and those it starts later. Programs started with
-    /// [`std::process::Command`] do not inherit this: it resets the mask.
+    /// Blocks `numbers` for the calling thread and those it starts later, and for the programs
+    /// it starts unless they are [`unblocked`].
     ///
     /// # Errors
     /// The kernel's, when no descriptor can be had.
@@ -94,6 +98,25 @@ impl Signals {
         let number = i32::try_from(info.ssi_signo).ok()?;
         Some(Caught { number, by_kernel: info.ssi_code > 0 })
     }
+}
+
+/// Makes the program that `command` starts begin with no signal blocked: what we block in order to
+/// read it is inherited otherwise.
+pub fn unblocked(command: &mut Command) -> &mut Command {
+    let reset = || {
+        let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set before it is read; a null old set is allowed.
+        let error = unsafe {
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+        };
+        match error {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    };
+    // SAFETY: between fork and exec only these two async-signal-safe calls are made.
+    unsafe { command.pre_exec(reset) }
 }
 
 impl AsFd for Signals {
