@@ -751,7 +751,7 @@ impl fmt::Display for Op {
                 write!(f, "stop forwarding {} {}", x.proto, x.listen)
             }
             Self::StopProcess { process } => write!(f, "stop the {process}"),
-            Self::DelElement { id, .. } => write!(f, "delete {id}"),
+            Self::DelElement { id, element } => write!(f, "delete {id} for {}", element.comment),
             Self::DelHostsLine { line } => write!(f, "unname {} in {}", line.addr, line.view),
             Self::DelHostsView { view } => write!(f, "delete hosts file of {view}"),
             Self::DelFile { file } => write!(f, "delete {file}"),
@@ -805,10 +805,9 @@ impl Op {
                 write!(f, "name {} {} in {}", line.addr, names.join(" "), line.view)
             }
             Self::MountHosts { container, source } => write!(f, "show {container} {source}"),
-            Self::AddElement { id, element } => match &element.value {
-                Value::None => write!(f, "add {id}"),
-                value => write!(f, "add {id} -> {value}"),
-            },
+            Self::AddElement { id, element } => {
+                write!(f, "add {} for {}", id.with(&element.value), element.comment)
+            }
             Self::StartProcess { process } => write!(f, "start the {process}"),
             Self::AddForward { forward: x } => {
                 write!(f, "forward {} {} -> {}", x.proto, x.listen, x.target)
