@@ -17,8 +17,9 @@ use crate::{
     ruleset::{ElementId, Group, Value},
 };
 
-/// The protocol number of our routes and neighbours (`rtm_protocol`): free in iproute2's list.
-pub const PROTOCOL: u8 = 116;
+/// The protocol number (`rtm_protocol`, `NDA_PROTOCOL`, `IFA_PROTO`) that marks entries as ours:
+/// `t` in ASCII, which linux/rtnetlink.h and iproute2's `rt_protos` leave free.
+pub const PROTOCOL: u8 = b't';
 
 /// Returns the name of the host end of cable `number`. Its kernel index is `number` too, so that
 /// the two numbers a person sees in `ip link` are one.
@@ -108,8 +109,6 @@ pub enum LinkKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     pub bridge: IfName,
-    /// `IFLA_BRPORT_ISOLATED`: may talk to the bridge but to no other isolated port.
-    pub isolated: bool,
     /// `IFLA_BRPORT_MODE`: a frame may leave by the port it came in on.
     pub hairpin: bool,
 }
@@ -820,9 +819,6 @@ impl Op {
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.bridge)?;
-        if self.isolated {
-            f.write_str(" isolated")?;
-        }
         if self.hairpin {
             f.write_str(" hairpin")?;
         }

@@ -203,8 +203,8 @@ impl Links {
             Some(id) => Some(id.name.clone()),
             None => self.name_at(&Netns::Host, master)?,
         };
-        let (isolated, hairpin) = (facts.port.isolated, facts.port.hairpin);
-        Ok(bridge.map(|bridge| Port { bridge, isolated, hairpin }))
+        let hairpin = facts.port.hairpin;
+        Ok(bridge.map(|bridge| Port { bridge, hairpin }))
     }
 
     fn name_at(&mut self, netns: &Netns, index: u32) -> Result<Option<IfName>, LinkError> {
