@@ -112,39 +112,37 @@ pub(super) fn apply_lines(store: &Store, ops: &[Op]) -> Result<(), LinuxError> {
 
 /// Changes the forwarder's list and has it follow: by what changes, not by the whole list.
 pub(super) fn apply_forwards(store: &Store, ops: &[Op]) -> Result<(), LinuxError> {
-    let path = forwards_path(store);
-    let changes = || {
-        ops.iter().map(|op| match op {
-            Op::AddForward { forward } => (true, forward.to_string()),
-            Op::DelForward { forward } => (false, forward.to_string()),
-            other => unreachable!("{other} is not about a forward"),
-        })
-    };
-    if changes().all(|(add, _)| add) {
-        append(
-            &path,
-            &changes().flat_map(|(_, line)| [line, "\n".to_owned()]).collect::<String>(),
-        )?;
-    } else {
-        let mut text = read(&path)?.unwrap_or_default();
-        edit(&mut text, changes());
-        overwrite(&path, &text)?;
-    }
+    let changes = ops.iter().map(|op| match op {
+        Op::AddForward { forward } => (true, forward.to_string()),
+        Op::DelForward { forward } => (false, forward.to_string()),
+        other => unreachable!("{other} is not about a forward"),
+    });
+    let changes: Vec<_> = changes.collect();
+    change_lines(&forwards_path(store), &changes)?;
     if forwarder::running(store.run_dir()) {
         let sign = |add| if add { "+" } else { "-" };
-        let lines = changes().map(|(add, line)| format!("{}{line}\n", sign(add)));
+        let lines = changes.iter().map(|(add, line)| format!("{}{line}\n", sign(*add)));
         forwarder::change(store.run_dir(), &lines.collect::<String>())?;
     }
     Ok(())
 }
 
-fn append(path: &Path, text: &str) -> Result<(), LinuxError> {
-    let file = fs::File::options().create(true).append(true).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|cause| LinuxError::File {
-        what: "write",
-        path: path.into(),
-        cause,
-    })
+/// Adds lines to a file (`true`) and deletes some (`false`); what is only added to is not read.
+fn change_lines(path: &Path, changes: &[(bool, String)]) -> Result<(), LinuxError> {
+    let added = changes.iter().filter(|(add, _)| *add);
+    let added: String = added.flat_map(|(_, line)| [line.as_str(), "\n"]).collect();
+    let gone: BTreeSet<&str> =
+        changes.iter().filter(|(add, _)| !add).map(|(_, line)| line.as_str()).collect();
+    if gone.is_empty() {
+        let file = fs::File::options().create(true).append(true).open(path);
+        return file
+            .and_then(|mut file| file.write_all(added.as_bytes()))
+            .map_err(|cause| LinuxError::File { what: "write", path: path.into(), cause });
+    }
+    let text = read(path)?.unwrap_or_default();
+    let kept = text.lines().filter(|line| !gone.contains(line));
+    let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+    overwrite(path, &(kept + &added))
 }
 
 /// The lines that the forwarder was told.
