@@ -15,6 +15,7 @@ mod demo;
 mod listeners;
 mod nft;
 mod route;
+mod conntrack;
 mod forwarder;
 mod container;
 mod holder;
@@ -31,6 +32,7 @@ const ALL: &[&[Test]] = &[
     listeners::TESTS,
     nft::TESTS,
     route::TESTS,
+    conntrack::TESTS,
     forwarder::TESTS,
     container::TESTS,
     holder::TESTS,
