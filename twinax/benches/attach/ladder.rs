@@ -1,0 +1,311 @@
+//! The rows that share a host: floor, engine, command and script, with so many attached before.
+//!
+//! Samples are taken in rounds, one of each row, the floor and the engine in turns first. What a
+//! sample attached is taken away, and waited for, before the next: every one meets the same host.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use twinax::linux::nft::{NftOp, NftSocket};
+use twinax_core::ruleset::GROUP_BASE;
+
+use crate::{
+    Options,
+    engine::{Engine, Facts},
+    floor::{self, Cable, Floor, STEPS, Steps},
+    peers::{self, Script},
+    sandbox,
+    table::{missing_line, note_line, sample_line},
+};
+
+/// The network as the floor makes it where no engine has.
+const BRIDGE: &str = "tx-bench";
+const GATEWAY: [u8; 4] = [172, 16, 0, 1];
+const GATEWAY_MAC: [u8; 6] = [2, 0x74, 172, 16, 0, 1];
+/// Numbers of the floor's cables begin here, those of the engine at 1.
+const FLOOR_NUMBERS: u32 = 1_000_000;
+const FLOOR_PORTS: u32 = 40_000;
+const ENGINE_PORTS: u32 = 20_000;
+/// A command takes so much longer than an attach that fewer tell as much.
+const SCRIPT_SAMPLES: usize = 20;
+
+/// Measures rows `a` to `d` with `size` containers attached, and reports.
+pub fn run(options: &Options, size: u32) -> io::Result<()> {
+    let mut host = Host::new(options)?;
+    host.prefill(size)?;
+    let mut rows = Rows::default();
+    for round in 0..options.pairs {
+        host.round(options, round, &mut rows)?;
+    }
+    if options.wants('b') && host.engine.is_ok() {
+        host.removals(options.pairs.min(SCRIPT_SAMPLES), &mut rows)?;
+    }
+    rows.report(size, &host);
+    Ok(())
+}
+
+/// Takes away what a row has attached.
+type Undo = Box<dyn FnOnce(&mut Host) -> io::Result<()>>;
+
+#[derive(Default)]
+struct Rows {
+    took: Vec<(&'static str, Vec<Duration>)>,
+    steps: Vec<Steps>,
+    missing: Vec<(&'static str, String)>,
+}
+
+impl Rows {
+    fn add(&mut self, row: &'static str, took: Duration) {
+        match self.took.iter_mut().find(|(name, _)| *name == row) {
+            Some((_, all)) => all.push(took),
+            None => self.took.push((row, vec![took])),
+        }
+    }
+
+    fn lacks(&mut self, row: &'static str, why: String) {
+        if !self.missing.iter().any(|(name, _)| *name == row) {
+            self.missing.push((row, why));
+        }
+    }
+
+    fn report(&self, size: u32, host: &Host) {
+        for (row, took) in &self.took {
+            println!("{}", sample_line(row, size, took));
+        }
+        for (row, why) in &self.missing {
+            println!("{}", missing_line(row, size, why));
+        }
+        if let Some(first) = host.first {
+            println!("{}", sample_line("b1", 0, &[first]));
+        }
+        let medians = STEPS.iter().enumerate().map(|(step, name)| {
+            let mut took: Vec<_> = self.steps.iter().map(|steps| steps[step]).collect();
+            took.sort();
+            let median = took.get(took.len() / 2).copied().unwrap_or_default();
+            format!("{name} {} µs", median.as_micros())
+        });
+        let steps = medians.collect::<Vec<_>>().join(", ");
+        println!("{}", note_line(&format!("floor by steps, {size} attached: {steps}")));
+    }
+}
+
+/// The host's side of a sandbox, and all that attaches to it.
+struct Host {
+    floor: Floor,
+    engine: Result<Engine, String>,
+    script: Result<Script, String>,
+    bridge: u32,
+    facts: Facts,
+    /// How many cables were made beside the engine's.
+    made: u32,
+    /// Namespaces are never given the name of another.
+    namespaces: u32,
+    first: Option<Duration>,
+}
+
+impl Host {
+    fn new(options: &Options) -> io::Result<Self> {
+        let mut floor = Floor::open()?;
+        floor.loopback_up()?;
+        let mut engine = match options.without_engine {
+            true => Err("left out".to_owned()),
+            false => Engine::open(),
+        };
+        let mut first = None;
+        let mut namespaces = 0;
+        // The first attach makes the network too.
+        if let Ok(some) = &mut engine {
+            let netns = new_netns(&mut namespaces)?;
+            let started = Instant::now();
+            some.attach(&netns, ENGINE_PORTS as u16).map_err(io::Error::other)?;
+            first = Some(started.elapsed());
+        }
+        let (facts, bridge) = match &mut engine {
+            Ok(engine) => {
+                let facts = engine.facts().map_err(io::Error::other)?;
+                let bridge = floor.index_of(&facts.bridge)?;
+                (facts, bridge)
+            }
+            Err(_) => {
+                let mut nft = NftSocket::open().map_err(io::Error::other)?;
+                nft.transact(&[NftOp::PutTables]).map_err(io::Error::other)?;
+                let bridge = floor.bridge(BRIDGE, GATEWAY_MAC, (GATEWAY, 22))?;
+                let group = GROUP_BASE + 1;
+                (Facts { bridge: BRIDGE.to_owned(), group, mtu: 1500 }, bridge)
+            }
+        };
+        let script = Script::new(&facts.bridge);
+        Ok(Self { floor, engine, script, bridge, facts, made: 0, namespaces, first })
+    }
+
+    /// What the next cable made here is to be.
+    fn cable(&mut self) -> Cable {
+        self.made += 1;
+        let made = self.made;
+        let number = FLOOR_NUMBERS + made;
+        let [a, b, c, d] = number.to_be_bytes();
+        let addr = [10, 78, (made >> 8) as u8, made as u8];
+        let [w, x, y, z] = addr;
+        Cable {
+            container: format!("c{made:011}"),
+            number,
+            alias: format!("twinax default/c{made:011} eth0"),
+            bridge: self.bridge,
+            group: self.facts.group,
+            mtu: self.facts.mtu,
+            mac: [2, 0x74, w, x, y, z],
+            host_mac: [0x0a, 0x74, a, b, c, d],
+            addr,
+            prefix: 16,
+            gateway: [10, 78, 255, 254],
+            gateway_mac: [2, 0x74, 10, 78, 255, 254],
+            host_port: (FLOOR_PORTS + made % 20_000) as u16,
+            port: 80,
+        }
+    }
+
+    /// Attaches so many that stay.
+    fn prefill(&mut self, size: u32) -> io::Result<()> {
+        let there = u32::from(self.engine.is_ok());
+        for number in there..size {
+            let netns = new_netns(&mut self.namespaces)?;
+            match &mut self.engine {
+                Ok(engine) => {
+                    let port = (ENGINE_PORTS + number) as u16;
+                    engine.attach(&netns, port).map_err(io::Error::other)?;
+                }
+                Err(_) => {
+                    let cable = self.cable();
+                    self.floor.attach(&cable, &netns)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, options: &Options, round: usize, rows: &mut Rows) -> io::Result<()> {
+        let mut turn = vec!['a', 'b'];
+        if round % 2 == 1 {
+            turn.reverse();
+        }
+        turn.push('c');
+        if round < SCRIPT_SAMPLES {
+            turn.push('d');
+        }
+        for row in turn.into_iter().filter(|row| options.wants(*row)) {
+            let before = self.ports();
+            let netns = new_netns(&mut self.namespaces)?;
+            let undo = match row {
+                'a' => self.floor_sample(&netns, rows)?,
+                'b' => self.engine_sample(&netns, rows)?,
+                'c' => self.command_sample(&netns, rows)?,
+                _ => self.script_sample(&netns, rows)?,
+            };
+            if let Some(undo) = undo {
+                undo(self)?;
+            }
+            floor::drop_netns(&netns)?;
+            self.settle(before);
+        }
+        Ok(())
+    }
+
+    fn floor_sample(&mut self, netns: &Path, rows: &mut Rows) -> io::Result<Option<Undo>> {
+        let cable = self.cable();
+        let started = Instant::now();
+        let steps = self.floor.attach(&cable, netns)?;
+        rows.add("a", started.elapsed());
+        rows.steps.push(steps);
+        let started = Instant::now();
+        self.floor.detach(&cable)?;
+        rows.add("a-", started.elapsed());
+        Ok(None)
+    }
+
+    fn engine_sample(&mut self, netns: &Path, rows: &mut Rows) -> io::Result<Option<Undo>> {
+        let engine = match &mut self.engine {
+            Ok(engine) => engine,
+            Err(why) => {
+                rows.lacks("b", why.clone());
+                return Ok(None);
+            }
+        };
+        let port = (ENGINE_PORTS + 2000) as u16;
+        let started = Instant::now();
+        engine.attach(netns, port).map_err(io::Error::other)?;
+        rows.add("b", started.elapsed());
+        let started = Instant::now();
+        engine.detach(netns).map_err(io::Error::other)?;
+        rows.add("b=", started.elapsed());
+        Ok(None)
+    }
+
+    fn command_sample(&mut self, netns: &Path, rows: &mut Rows) -> io::Result<Option<Undo>> {
+        if let Err(why) = &self.engine {
+            rows.lacks("c", why.clone());
+            return Ok(None);
+        }
+        let container = format!("netns:{}", netns.display());
+        let publish = format!("{}:80", ENGINE_PORTS + 2001);
+        let mut command = Command::new(sandbox::TWINAX);
+        command.args(["network", "connect", "-p", &publish, "default", &container]);
+        let started = Instant::now();
+        peers::run(&mut command, b"")?;
+        rows.add("c", started.elapsed());
+        let mut command = Command::new(sandbox::TWINAX);
+        command.args(["network", "disconnect", "default", &container]);
+        peers::run(&mut command, b"").map(drop)?;
+        Ok(None)
+    }
+
+    fn script_sample(&mut self, netns: &Path, rows: &mut Rows) -> io::Result<Option<Undo>> {
+        let cable = self.cable();
+        let name = netns.file_name().unwrap_or_default().to_string_lossy();
+        match &self.script {
+            Ok(script) => rows.add("d", script.attach(&cable, &name)?),
+            Err(why) => {
+                rows.lacks("d", why.clone());
+                return Ok(None);
+            }
+        }
+        Ok(Some(Box::new(move |host| host.floor.detach(&cable))))
+    }
+
+    /// Removes containers whose namespace goes with their process, as `twinax rm` does.
+    fn removals(&mut self, _count: usize, _rows: &mut Rows) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// How many ports the bridge has; `None` where the kernel does not show them.
+    fn ports(&self) -> Option<usize> {
+        let ports = fs::read_dir(format!("/sys/class/net/{}/brif", self.facts.bridge));
+        ports.ok().map(Iterator::count)
+    }
+
+    /// Waits until the kernel has taken away what was let go, and is quiet again.
+    fn settle(&self, ports: Option<usize>) {
+        let patience = Instant::now() + Duration::from_secs(2);
+        match ports {
+            Some(before) => {
+                while self.ports() != Some(before) && Instant::now() < patience {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            None => thread::sleep(Duration::from_millis(60)),
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Makes a namespace under a name that no other had.
+pub fn new_netns(made: &mut u32) -> io::Result<PathBuf> {
+    *made += 1;
+    let path = PathBuf::from(format!("/run/netns/n{made:05}"));
+    floor::make_netns(&path)?;
+    Ok(path)
+}
