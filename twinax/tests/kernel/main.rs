@@ -14,13 +14,15 @@ mod isolation;
 mod demo;
 mod listeners;
 mod forwarder;
+mod route;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use harness::Test;
 
 /// Every test, by file.
-const ALL: &[&[Test]] = &[isolation::TESTS, demo::TESTS, listeners::TESTS, forwarder::TESTS];
+const ALL: &[&[Test]] =
+    &[isolation::TESTS, demo::TESTS, listeners::TESTS, forwarder::TESTS, route::TESTS];
 
 fn main() -> ExitCode {
     // Tests that use the library have it run this program again, as it would its own.

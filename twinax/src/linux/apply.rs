@@ -1,0 +1,453 @@
+//! Carries out the operations on links, addresses, routes and neighbours.
+//!
+//! Makes no choices and observes nothing but the kernel indices of links that exist already.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsRawFd,
+    time::{Duration, Instant},
+};
+
+use netlink_packet_route::route::RouteType;
+use rustix::io::Errno;
+use twinax_core::{
+    model::{Addr, Link, LinkId, LinkKind, Netns, Op, Port},
+    name::{ContainerName, IfName},
+};
+
+use super::{
+    addr,
+    link::{self, Cable},
+    neighbour,
+    netns::{NetnsError, NetnsHandle},
+    route,
+    socket::{BatchError, Message, RouteSocket},
+};
+
+/// How long to wait for an IPv6 address to come into use; it takes microseconds.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why an operation or an observation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("{0}")]
+    Kernel(#[from] BatchError),
+    #[error("there is no link {0}")]
+    NoLink(LinkId),
+    #[error("the network namespace of {0} is gone or was not opened")]
+    NoNetns(ContainerName),
+    #[error("the name or the number of {0} is taken by a link that is not ours")]
+    Taken(LinkId),
+    #[error("this operation is not about links, addresses, routes or neighbours")]
+    NotOurs,
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+}
+
+/// Which operation failed.
+#[derive(Debug, thiserror::Error)]
+#[error("operation {index}")]
+pub struct ApplyError {
+    /// From 0, within the slice given.
+    pub index: usize,
+    #[source]
+    pub cause: LinkError,
+}
+
+/// The sockets that a request works through, and the indices it has looked up.
+#[derive(Debug)]
+pub struct Links {
+    host: RouteSocket,
+    rooms: BTreeMap<ContainerName, Room>,
+    index: BTreeMap<LinkId, u32>,
+}
+
+/// A container's namespace with a socket that lives in it.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) netns: NetnsHandle,
+    pub(super) socket: RouteSocket,
+    /// How the host's namespace numbers this one, once asked.
+    pub(super) nsid: Option<i32>,
+}
+
+impl Links {
+    /// Opens the socket of the calling thread's namespace, which is the host's.
+    pub fn open() -> Result<Self, Errno> {
+        let host = RouteSocket::open()?;
+        Ok(Self { host, rooms: BTreeMap::new(), index: BTreeMap::new() })
+    }
+
+    /// Makes a container's namespace one that links can be in. Without it the container counts
+    /// as gone: nothing is observed there, and deletions there count as done.
+    pub fn enter(&mut self, name: ContainerName, netns: NetnsHandle) -> Result<(), NetnsError> {
+        let socket = netns.route_socket()?;
+        self.index.retain(|link, _| link.netns != Netns::Container(name.clone()));
+        self.rooms.insert(name, Room { netns, socket, nsid: None });
+        Ok(())
+    }
+
+    /// Forgets a container's namespace, which may end then.
+    pub fn leave(&mut self, name: &ContainerName) {
+        self.rooms.remove(name);
+        self.index.retain(|link, _| link.netns != Netns::Container(name.clone()));
+    }
+
+    /// Returns the socket of the host's namespace.
+    pub fn host(&mut self) -> &mut RouteSocket {
+        &mut self.host
+    }
+
+    /// Returns the socket that lives in a namespace, if that was entered.
+    pub(super) fn socket(&mut self, netns: &Netns) -> Option<&mut RouteSocket> {
+        match netns {
+            Netns::Host => Some(&mut self.host),
+            Netns::Container(name) => self.rooms.get_mut(name).map(|room| &mut room.socket),
+        }
+    }
+
+    pub(super) fn rooms(&mut self) -> &mut BTreeMap<ContainerName, Room> {
+        &mut self.rooms
+    }
+
+    pub(super) fn remember(&mut self, link: LinkId, index: u32) {
+        self.index.insert(link, index);
+    }
+
+    pub(super) fn forget(&mut self, link: &LinkId) {
+        self.index.remove(link);
+    }
+
+    /// Returns a link's kernel index, looked up by name the first time; `None` if it is gone.
+    pub fn index(&mut self, link: &LinkId) -> Result<Option<u32>, LinkError> {
+        if let Some(index) = self.index.get(link) {
+            return Ok(Some(*index));
+        }
+        let Some(socket) = self.socket(&link.netns) else {
+            return Ok(None);
+        };
+        let answer = socket.get(link::get_by_name(link.name.as_str()))?;
+        let index = answer.as_ref().and_then(link::facts).map(|facts| facts.index);
+        if let Some(index) = index {
+            self.remember(link.clone(), index);
+        }
+        Ok(index)
+    }
+
+    fn need(&mut self, link: &LinkId) -> Result<u32, LinkError> {
+        if let Netns::Container(name) = &link.netns
+            && !self.rooms.contains_key(name)
+        {
+            return Err(LinkError::NoNetns(name.clone()));
+        }
+        self.index(link)?.ok_or_else(|| LinkError::NoLink(link.clone()))
+    }
+
+    /// Carries out `ops`: those on the host in one send, then those in each container in one.
+    /// On return, links that were set up carry packets: the first one is not lost.
+    ///
+    /// The order among the operations on one namespace is kept; those on the host come first,
+    /// as a cable's far end is born with its host end. After a refusal the rest of the same
+    /// send may still have been done, so whoever gets an error observes before going on.
+    pub fn apply(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        let mut start = 0;
+        while start < ops.len() {
+            let end = stage_end(ops, start);
+            let done = self.apply_stage(&ops[start..end]);
+            if let Err(mut error) = done {
+                // What was remembered of links to come may be wrong.
+                self.index.clear();
+                error.index += start;
+                return Err(error);
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn apply_stage(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        let mut parts: BTreeMap<Netns, Vec<usize>> = BTreeMap::new();
+        for (n, op) in ops.iter().enumerate() {
+            let fail = |cause| ApplyError { index: n, cause };
+            let netns = place(op).ok_or(LinkError::NotOurs).map_err(fail)?;
+            parts.entry(netns.clone()).or_default().push(n);
+            if let Op::AddVeth { peer, inner, .. } = op
+                && inner.up
+            {
+                parts.entry(peer.netns.clone()).or_default().push(n);
+            }
+        }
+        let mut raised: BTreeMap<Netns, BTreeMap<u32, usize>> = BTreeMap::new();
+        // `Netns::Host` is the least.
+        for (netns, part) in &parts {
+            let mut messages = Vec::new();
+            let mut owner = Vec::new();
+            for &n in part {
+                let fail = |cause| ApplyError { index: n, cause };
+                let some = self.encode(&ops[n], netns).map_err(fail)?;
+                if let Some(link) = raises(&ops[n], netns) {
+                    let index = self.need(link).map_err(fail)?;
+                    let ready = raised.entry(netns.clone()).or_default();
+                    if ready.is_empty() && *netns != Netns::Host {
+                        messages.push(link::up(link::LOOPBACK));
+                        owner.push(n);
+                    }
+                    ready.insert(index, n);
+                }
+                owner.extend(some.iter().map(|_| n));
+                messages.extend(some);
+            }
+            let Some(socket) = self.socket(netns) else {
+                continue; // Nothing but deletions, which are done.
+            };
+            if let Err(error) = socket.batch(&messages) {
+                let index = owner[error.index];
+                return Err(ApplyError { index, cause: explain(&ops[index], error) });
+            }
+        }
+        self.settle(&raised)?;
+        for (n, op) in ops.iter().enumerate() {
+            if let Op::AddAddr { addr } = op
+                && addr.net.addr().is_ipv6()
+            {
+                let done = self.settle_addr(addr);
+                done.map_err(|cause| ApplyError { index: n, cause })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until packets to a new IPv6 address are taken: even without duplicate address
+    /// detection a kernel thread enters it into the local routing table a little later
+    /// (`addrconf_dad_start`). On a link that is down nothing is waited for.
+    fn settle_addr(&mut self, addr: &Addr) -> Result<(), LinkError> {
+        let Some(index) = self.index(&addr.link)? else {
+            return Ok(());
+        };
+        let Some(socket) = self.socket(&addr.link.netns) else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + ADDRESS_PATIENCE;
+        loop {
+            let found = socket.get(route::find(addr.net.addr()))?;
+            let local = found.as_ref().and_then(route::facts);
+            if local.is_some_and(|facts| facts.kind == RouteType::Local) {
+                return Ok(());
+            }
+            // It also waits for the lock that the kernel thread holds while it works.
+            let answer = socket.get(link::get_by_index(index))?;
+            let up = answer.as_ref().and_then(link::facts).is_some_and(|facts| facts.up);
+            if !up || Instant::now() > deadline {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits until what was set up forwards packets: RTM_GETLINK makes the kernel carry out
+    /// what it has put off since a carrier appeared (`linkwatch_sync_dev`), that is, it starts
+    /// the queue of the link and opens the port on the bridge. Inside out, as a carrier at one
+    /// place gives one to the next: container's end, host's end, bridge.
+    fn settle(&mut self, raised: &BTreeMap<Netns, BTreeMap<u32, usize>>) -> Result<(), ApplyError> {
+        let mut next: BTreeMap<u32, usize> = BTreeMap::new();
+        for (netns, links) in raised {
+            match netns {
+                Netns::Host => next.extend(links),
+                Netns::Container(_) => {
+                    let far = self.settle_some(netns, links, |facts| facts.peer)?;
+                    next.extend(far);
+                }
+            }
+        }
+        let bridges = self.settle_some(&Netns::Host, &next, |facts| facts.master)?;
+        let bridges = bridges.into_iter().filter(|(index, _)| !next.contains_key(index)).collect();
+        self.settle_some(&Netns::Host, &bridges, |_| None)?;
+        Ok(())
+    }
+
+    fn settle_some(
+        &mut self,
+        netns: &Netns,
+        links: &BTreeMap<u32, usize>,
+        beyond: impl Fn(&link::LinkFacts) -> Option<u32>,
+    ) -> Result<BTreeMap<u32, usize>, ApplyError> {
+        let Some(socket) = self.socket(netns) else {
+            return Ok(BTreeMap::new());
+        };
+        let questions: Vec<_> = links.keys().map(|index| link::get_by_index(*index)).collect();
+        let owners: Vec<usize> = links.values().copied().collect();
+        let answers = socket.ask(&questions).map_err(|error| ApplyError {
+            index: owners.get(error.index).copied().unwrap_or(0),
+            cause: error.into(),
+        })?;
+        let mut found = BTreeMap::new();
+        for (answer, owner) in answers.iter().zip(owners) {
+            let facts = answer.as_ref().ok().and_then(link::facts);
+            found.extend(facts.as_ref().and_then(&beyond).map(|index| (index, owner)));
+        }
+        Ok(found)
+    }
+
+    /// Turns the part of an operation that happens in `netns` into messages.
+    fn encode(&mut self, op: &Op, netns: &Netns) -> Result<Vec<Message>, LinkError> {
+        let one = |message| Ok(vec![message]);
+        match op {
+            Op::AddBridge { id, link } => {
+                self.forget(id);
+                Ok(link::add_bridge(&id.name, link))
+            }
+            Op::AddVeth { peer, .. } if peer.netns == *netns => {
+                let index = self.need(peer)?;
+                Ok(vec![link::no_autoconf(index), link::up(index)])
+            }
+            Op::AddVeth { id, index, link, peer, inner } => {
+                self.add_veth((id, *index, link), (peer, inner))
+            }
+            Op::SetPort { link, port } => {
+                let index = self.need(link)?;
+                let bridge = self.need(&bridge_of(port))?;
+                Ok(link::set_port(index, bridge, port))
+            }
+            Op::SetMtu { link, mtu } => one(link::mtu(self.need(link)?, *mtu)),
+            Op::SetMac { link, mac } => one(link::mac(self.need(link)?, *mac)),
+            Op::SetGroup { link, group } => one(link::group(self.need(link)?, group.0)),
+            Op::SetAlias { link, alias } => one(link::alias(self.need(link)?, alias)),
+            Op::SetUp { link } => {
+                let index = self.need(link)?;
+                Ok(vec![link::no_autoconf(index), link::up(index)])
+            }
+            Op::AddAddr { addr } => one(addr::add(self.need(&addr.link)?, addr.net)),
+            Op::AddRoute { route } => one(route::add(self.need(&route.link)?, route)),
+            Op::AddNeighbour { neighbour: entry } => {
+                one(neighbour::add(self.need(&entry.link)?, entry.addr, entry.mac))
+            }
+            Op::AddFdb { entry } => one(neighbour::add_fdb(self.need(&entry.port)?, entry.mac)),
+            _ => self.encode_undo(op),
+        }
+    }
+
+    /// What is gone needs no undoing.
+    fn encode_undo(&mut self, op: &Op) -> Result<Vec<Message>, LinkError> {
+        const GONE: &[Errno] = &[Errno::NODEV];
+        let link = match op {
+            Op::DelNeighbour { neighbour } => &neighbour.link,
+            Op::DelFdb { entry } => &entry.port,
+            Op::DelRoute { route } => &route.link,
+            Op::DelAddr { addr } => &addr.link,
+            Op::Unplug { link } | Op::DelLink { link } => link,
+            _ => return Err(LinkError::NotOurs),
+        };
+        let Some(index) = self.index(link)? else {
+            return Ok(Vec::new());
+        };
+        Ok(match op {
+            Op::DelNeighbour { neighbour: entry } => vec![neighbour::delete(index, entry.addr)],
+            Op::DelFdb { entry } => vec![neighbour::delete_fdb(index, entry.mac)],
+            Op::DelRoute { route } => vec![route::delete(index, route)],
+            Op::DelAddr { addr } => vec![addr::delete(index, addr.net)],
+            Op::Unplug { .. } => {
+                vec![link::down(index).forgiving(GONE), link::unplug(index).forgiving(GONE)]
+            }
+            _ => {
+                self.forget(link);
+                vec![link::delete(index).forgiving(GONE)]
+            }
+        })
+    }
+
+    fn add_veth(
+        &mut self,
+        (id, index, host): (&LinkId, u32, &Link),
+        (peer, inner): (&LinkId, &Link),
+    ) -> Result<Vec<Message>, LinkError> {
+        let port = match &host.kind {
+            LinkKind::VethHost { port: Some(port), .. } => {
+                Some((self.need(&bridge_of(port))?, port))
+            }
+            _ => None,
+        };
+        let netns = match &peer.netns {
+            Netns::Host => None,
+            Netns::Container(name) => {
+                let room = self.rooms.get(name).ok_or_else(|| LinkError::NoNetns(name.clone()))?;
+                room.netns.fd()
+            }
+        };
+        let netns = netns.ok_or(LinkError::NotOurs)?.as_raw_fd();
+        self.remember(id.clone(), index);
+        // One of that name may have been there before.
+        self.forget(peer);
+        let (name, inner_name): (&IfName, &IfName) = (&id.name, &peer.name);
+        Ok(link::add_veth(&Cable { name, index, host, port, inner_name, inner, netns }))
+    }
+}
+
+/// Whether [`Links::apply`] is the one to carry out `op`.
+pub fn is_link_op(op: &Op) -> bool {
+    place(op).is_some()
+}
+
+/// Returns where an operation happens; a cable is made from the host.
+fn place(op: &Op) -> Option<&Netns> {
+    let link = match op {
+        Op::AddBridge { id, .. } | Op::AddVeth { id, .. } => id,
+        Op::SetPort { link, .. }
+        | Op::SetMtu { link, .. }
+        | Op::SetMac { link, .. }
+        | Op::SetGroup { link, .. }
+        | Op::SetAlias { link, .. }
+        | Op::SetUp { link }
+        | Op::Unplug { link }
+        | Op::DelLink { link } => link,
+        Op::AddAddr { addr } | Op::DelAddr { addr } => &addr.link,
+        Op::AddRoute { route } | Op::DelRoute { route } => &route.link,
+        Op::AddNeighbour { neighbour } | Op::DelNeighbour { neighbour } => &neighbour.link,
+        Op::AddFdb { entry } | Op::DelFdb { entry } => &entry.port,
+        _ => return None,
+    };
+    Some(&link.netns)
+}
+
+/// Returns the link that `op` sets up in `netns`, to be waited for. A host end set up with its
+/// cable carries nothing before the far end is up, nor a bridge before it has a port: they are
+/// waited for then.
+fn raises<'a>(op: &'a Op, netns: &Netns) -> Option<&'a LinkId> {
+    match op {
+        Op::SetUp { link } => Some(link),
+        Op::AddVeth { peer, inner, .. } if inner.up && peer.netns == *netns => Some(peer),
+        _ => None,
+    }
+}
+
+/// A stage is what can be sent without an answer in between. It ends after a bridge, as what
+/// follows needs the index that the kernel gave it; and before a cable to a namespace in which
+/// a link was deleted, as the new end may take its name.
+fn stage_end(ops: &[Op], start: usize) -> usize {
+    let mut emptied = BTreeSet::new();
+    let mut bridges = false;
+    for (n, op) in ops.iter().enumerate().skip(start) {
+        match op {
+            Op::AddBridge { .. } => bridges = true,
+            _ if bridges => return n,
+            Op::DelLink { link } if link.netns != Netns::Host => {
+                emptied.insert(&link.netns);
+            }
+            Op::AddVeth { peer, .. } if emptied.contains(&peer.netns) => return n,
+            _ => {}
+        }
+    }
+    ops.len()
+}
+
+fn bridge_of(port: &Port) -> LinkId {
+    LinkId::host(port.bridge.clone())
+}
+
+fn explain(op: &Op, error: BatchError) -> LinkError {
+    match op {
+        Op::AddBridge { id, .. } | Op::AddVeth { id, .. } if error.errno == Errno::EXIST => {
+            LinkError::Taken(id.clone())
+        }
+        _ => LinkError::Kernel(error),
+    }
+}

@@ -1,0 +1,345 @@
+//! Messages about links: bridges, both ends of cables, bridge ports. Sends nothing.
+
+use std::os::fd::RawFd;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{
+        AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
+        InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
+        LinkFlags, LinkInfo, LinkMessage,
+    },
+};
+use rustix::io::Errno;
+use twinax_core::{
+    model::{Link, Port},
+    name::{IfName, Mac},
+};
+
+use super::socket::Message;
+
+/// `LOOPBACK_IFINDEX` (net/net_namespace.h): `lo` is made with its namespace and has it always.
+pub const LOOPBACK: u32 = 1;
+
+/// `IFALIASZ` (linux/if.h) less one: longer aliases are refused.
+const ALIAS_BYTES: usize = 255;
+
+/// Asks for one link by name; no statistics, which are half of the answer.
+pub fn get_by_name(name: &str) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+    ];
+    RouteNetlinkMessage::GetLink(message)
+}
+
+pub fn get_by_index(index: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Makes a bridge that forwards at once, floods multicast and never forms addresses of its own.
+/// Its index is the kernel's choice, so the messages name it.
+pub fn add_bridge(name: &IfName, link: &Link) -> Vec<Message> {
+    // A bridge takes the least MTU of its ports (`br_mtu_auto_adjust`) unless its own was
+    // changed once, which setting the same value again is not.
+    let born = Link { mtu: link.mtu ^ 1, ..link.clone() };
+    let mut message = birth(name, 0, &born);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Bridge),
+        LinkInfo::Data(InfoData::Bridge(vec![
+            InfoBridge::ForwardDelay(0),
+            InfoBridge::StpState(BridgeStpState::Disabled),
+            InfoBridge::MulticastSnooping(false),
+        ])),
+    ]));
+    let mut messages = vec![creating(message)];
+    // Up last, so that no link-local address is formed.
+    let rest = [mtu(0, link.mtu), alias(0, &link.alias), no_autoconf(0)];
+    let rest = rest.into_iter().chain(link.up.then(|| up(0)));
+    messages.extend(rest.map(|mut message| {
+        if let RouteNetlinkMessage::SetLink(body) = &mut message.body {
+            body.attributes.insert(0, LinkAttribute::IfName(name.to_string()));
+        }
+        message
+    }));
+    messages
+}
+
+/// What the messages for a new cable need to know beside the two links.
+#[derive(Clone, Copy, Debug)]
+pub struct Cable<'a> {
+    pub name: &'a IfName,
+    pub index: u32,
+    pub host: &'a Link,
+    /// The bridge's index, and how the port behaves.
+    pub port: Option<(u32, &'a Port)>,
+    pub inner_name: &'a IfName,
+    pub inner: &'a Link,
+    /// The far end's namespace. It is born there: moving it would cost 15 ms.
+    pub netns: RawFd,
+}
+
+/// Makes both ends of a cable, the host end on its bridge. The far end stays down: the kernel
+/// cannot raise it before the ends are tied together (`veth_open`: `ENOTCONN`).
+pub fn add_veth(cable: &Cable<'_>) -> Vec<Message> {
+    let mut far = LinkMessage::default();
+    far.attributes = vec![
+        LinkAttribute::IfName(cable.inner_name.to_string()),
+        LinkAttribute::NetNsFd(cable.netns),
+    ];
+    far.attributes.extend(ethernet(cable.inner));
+    far.attributes.extend(one_queue());
+
+    let mut message = birth(cable.name, cable.index, cable.host);
+    if cable.host.up {
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+    }
+    message.attributes.extend(one_queue());
+    if let Some((bridge, _)) = cable.port {
+        message.attributes.push(LinkAttribute::Controller(bridge));
+    }
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+    ]));
+    let mut messages = vec![creating(message), alias(cable.index, &cable.host.alias)];
+    // The creating message ignores port options.
+    messages.extend(cable.port.map(|(_, port)| port_options(cable.index, port)));
+    // No carrier yet, so no link-local address was formed although the end is up.
+    messages.push(no_autoconf(cable.index));
+    messages
+}
+
+/// Puts a link on a bridge (or leaves it there) and sets the port's options.
+pub fn set_port(index: u32, bridge: u32, port: &Port) -> Vec<Message> {
+    vec![setting(index, LinkAttribute::Controller(bridge)), port_options(index, port)]
+}
+
+/// The options of a port: the bridge answers ARP itself from its neighbour table and learns
+/// nothing, as every container's MAC is known beforehand. Other broadcasts and multicasts pass:
+/// IPv6 neighbour discovery and mDNS between containers keep working.
+///
+/// Of the kernel's two ways to answer ARP it is `IFLA_BRPORT_PROXYARP_WIFI`, as a port with
+/// `IFLA_BRPORT_PROXYARP` is never flooded to, whatever its flood options say (`br_flood`).
+fn port_options(index: u32, port: &Port) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::HairpinMode(port.hairpin),
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::UnicastFlood(false),
+            InfoBridgePort::ProxyARP(false),
+            InfoBridgePort::ProxyARPWifi(true),
+            InfoBridgePort::MulticastFlood(true),
+            InfoBridgePort::BroadcastFlood(true),
+            InfoBridgePort::Isolated(port.isolated),
+        ])),
+    ])];
+    // RTM_SETLINK does not look at port options; RTM_NEWLINK of a link that exists does.
+    Message::new(RouteNetlinkMessage::NewLink(message), 0)
+}
+
+pub fn mtu(index: u32, mtu: u32) -> Message {
+    setting(index, LinkAttribute::Mtu(mtu))
+}
+
+pub fn mac(index: u32, mac: Mac) -> Message {
+    setting(index, LinkAttribute::Address(mac.0.to_vec()))
+}
+
+pub fn group(index: u32, group: u32) -> Message {
+    setting(index, LinkAttribute::Group(group))
+}
+
+/// Sets the alias, cut to what the kernel takes.
+pub fn alias(index: u32, alias: &str) -> Message {
+    let end = alias.floor_char_boundary(ALIAS_BYTES);
+    setting(index, LinkAttribute::IfAlias(alias[..end].to_owned()))
+}
+
+/// Keeps the kernel from giving the link an IPv6 address of its own making; no router
+/// solicitations then, no duplicate address detection, and none of their traffic.
+pub fn no_autoconf(index: u32) -> Message {
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
+    // No IPv6 in this kernel or on this link: nothing to prevent.
+    setting(index, spec).forgiving(&[Errno::AFNOSUPPORT])
+}
+
+pub fn up(index: u32) -> Message {
+    flags(index, LinkFlags::Up)
+}
+
+pub fn down(index: u32) -> Message {
+    flags(index, LinkFlags::empty())
+}
+
+/// Takes a link off its bridge.
+pub fn unplug(index: u32) -> Message {
+    setting(index, LinkAttribute::Controller(0))
+}
+
+pub fn delete(index: u32) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    Message::new(RouteNetlinkMessage::DelLink(message), 0)
+}
+
+fn flags(index: u32, flags: LinkFlags) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = flags;
+    message.header.change_mask = LinkFlags::Up;
+    Message::new(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+fn setting(index: u32, attribute: LinkAttribute) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![attribute];
+    Message::new(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// A gate: what follows sets up the new link, and must not reach a stranger with its number
+/// or name.
+fn creating(message: LinkMessage) -> Message {
+    Message::new(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).first()
+}
+
+fn birth(name: &IfName, index: u32, link: &Link) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::IfName(name.to_string())];
+    message.attributes.extend(ethernet(link));
+    message.attributes.extend(link.group.map(|group| LinkAttribute::Group(group.0)));
+    message
+}
+
+fn ethernet(link: &Link) -> [LinkAttribute; 2] {
+    [LinkAttribute::Mtu(link.mtu), LinkAttribute::Address(link.mac.0.to_vec())]
+}
+
+/// With the default, one queue a CPU, the kernel waits for RCU twice: 0.2 to 1.2 ms.
+fn one_queue() -> [LinkAttribute; 2] {
+    [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)]
+}
+
+/// What is read of a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkFacts {
+    pub index: u32,
+    pub name: String,
+    /// `veth`, `bridge`, …; empty for physical devices and `lo`.
+    pub kind: String,
+    pub up: bool,
+    pub mac: Option<Mac>,
+    pub mtu: u32,
+    pub group: u32,
+    pub alias: String,
+    /// The far end's index in its own namespace.
+    pub peer: Option<u32>,
+    /// The far end's namespace, as this namespace numbers it; `None`: the same namespace.
+    pub peer_netns: Option<i32>,
+    /// The index of the bridge (or other master) it is on.
+    pub master: Option<u32>,
+    pub port: PortFacts,
+}
+
+/// The options of a bridge port that Twinax sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortFacts {
+    pub isolated: bool,
+    pub hairpin: bool,
+    /// Learning, flooding and proxy are as [`set_port`] sets them.
+    pub as_set: bool,
+}
+
+/// Reads an answer about a link; `None` where it is about something else.
+pub fn facts(message: &RouteNetlinkMessage) -> Option<LinkFacts> {
+    let RouteNetlinkMessage::NewLink(message) = message else {
+        return None;
+    };
+    let mut facts = LinkFacts {
+        index: message.header.index,
+        up: message.header.flags.contains(LinkFlags::Up),
+        ..LinkFacts::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => facts.name.clone_from(name),
+            LinkAttribute::Address(mac) => facts.mac = mac.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
+            LinkAttribute::Group(group) => facts.group = *group,
+            LinkAttribute::IfAlias(alias) => facts.alias.clone_from(alias),
+            LinkAttribute::Link(peer) => facts.peer = Some(*peer),
+            LinkAttribute::LinkNetNsId(id) => facts.peer_netns = Some(*id),
+            LinkAttribute::Controller(master) => facts.master = Some(*master),
+            LinkAttribute::LinkInfo(infos) => read_infos(infos, &mut facts),
+            _ => {}
+        }
+    }
+    Some(facts)
+}
+
+fn read_infos(infos: &[LinkInfo], facts: &mut LinkFacts) {
+    for info in infos {
+        match info {
+            LinkInfo::Kind(kind) => facts.kind = kind.to_string(),
+            LinkInfo::PortData(InfoPortData::BridgePort(options)) => {
+                facts.port = read_port(options);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn read_port(options: &[InfoBridgePort]) -> PortFacts {
+    let mut port = PortFacts { as_set: true, ..PortFacts::default() };
+    for option in options {
+        match option {
+            InfoBridgePort::Isolated(on) => port.isolated = *on,
+            InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
+            InfoBridgePort::Learning(on)
+            | InfoBridgePort::UnicastFlood(on)
+            | InfoBridgePort::ProxyARP(on) => port.as_set &= !on,
+            InfoBridgePort::ProxyARPWifi(on)
+            | InfoBridgePort::MulticastFlood(on)
+            | InfoBridgePort::BroadcastFlood(on) => port.as_set &= on,
+            _ => {}
+        }
+    }
+    port
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_alias_is_cut_between_characters() {
+        let long = "é".repeat(200);
+        let RouteNetlinkMessage::SetLink(message) = alias(3, &long).body else { panic!() };
+        assert_eq!(message.attributes, [LinkAttribute::IfAlias("é".repeat(127))]);
+    }
+
+    #[test]
+    fn what_port_options_write_reads_back_as_set() {
+        let bridge = "tx-web".parse().unwrap();
+        let port = Port { bridge, isolated: true, hairpin: true };
+        let RouteNetlinkMessage::NewLink(mut message) = port_options(9, &port).body else {
+            panic!()
+        };
+        message.attributes.push(LinkAttribute::Controller(4));
+        let read = facts(&RouteNetlinkMessage::NewLink(message)).unwrap();
+        assert_eq!(read.port, PortFacts { isolated: true, hairpin: true, as_set: true });
+        assert_eq!((read.index, read.master, read.up), (9, Some(4), false));
+    }
+}

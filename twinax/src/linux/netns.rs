@@ -1,0 +1,210 @@
+//! Finds network namespaces, proves that they are the ones meant, and opens sockets inside.
+//!
+//! The calling thread is never left in a namespace other than its own.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+use twinax_core::state::{Sandbox, Way};
+
+use super::socket::{RouteSocket, netns_cookie};
+
+/// Why a namespace is not there to be worked in.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    #[error("network namespace {what} is gone")]
+    Gone { what: String },
+    #[error("cannot {doing} network namespace {what}")]
+    System {
+        doing: &'static str,
+        what: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("{path} is not a network namespace")]
+    NotOne { path: String },
+    /// Whoever asked must follow the name to the container that owns the namespace.
+    #[error("the namespace of container {0} has to be looked up under its own name")]
+    Shared(String),
+}
+
+/// A network namespace that stays alive while the handle does.
+#[derive(Debug)]
+pub struct NetnsHandle {
+    /// `None`: the namespace of the calling thread.
+    fd: Option<OwnedFd>,
+    what: String,
+}
+
+impl NetnsHandle {
+    /// Opens the namespace that `way` leads to, whichever it is by now; see [`Self::prove`].
+    pub fn open(way: &Way) -> Result<Self, NetnsError> {
+        match way {
+            Way::Host => Ok(Self { fd: None, what: "of the host".to_owned() }),
+            Way::Path(path) => Self::open_path(path),
+            Way::Pid { pid, start } => Self::open_pid(*pid, *start),
+            Way::Of(name) => Err(NetnsError::Shared(name.to_string())),
+        }
+    }
+
+    /// Opens the namespace of a sandbox if it still is the one on record.
+    pub fn of(sandbox: &Sandbox) -> Result<Self, NetnsError> {
+        let handle = Self::open(&sandbox.way)?;
+        match sandbox.cookie {
+            Some(cookie) if handle.cookie()? == cookie => Ok(handle),
+            _ => Err(NetnsError::Gone { what: handle.what }),
+        }
+    }
+
+    fn open_path(path: &str) -> Result<Self, NetnsError> {
+        let fd = open(path)?;
+        let handle = Self { fd: Some(fd), what: path.to_owned() };
+        // A name in /run/netns is an empty file once its mount is gone.
+        match handle.within(|| ()) {
+            Err(NetnsError::System { cause, .. }) if cause.raw_os_error() == Some(libc::EINVAL) => {
+                Err(NetnsError::NotOne { path: path.to_owned() })
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(handle),
+        }
+    }
+
+    fn open_pid(pid: u32, start: u64) -> Result<Self, NetnsError> {
+        let what = format!("of process {pid}");
+        let gone = || NetnsError::Gone { what: what.clone() };
+        let fd = match open(&format!("/proc/{pid}/ns/net")) {
+            Err(NetnsError::Gone { .. }) => return Err(gone()),
+            opened => opened?,
+        };
+        // After the opening: if it is that process now, it was it then.
+        match start_time(pid) {
+            Some(found) if found == start => Ok(Self { fd: Some(fd), what }),
+            _ => Err(gone()),
+        }
+    }
+
+    /// Runs `action` with the calling thread inside the namespace.
+    ///
+    /// # Panics
+    /// Ends the process if the thread cannot return: it would go on in the wrong network.
+    pub fn within<T>(&self, action: impl FnOnce() -> T) -> Result<T, NetnsError> {
+        let Some(fd) = &self.fd else {
+            return Ok(action());
+        };
+        let home = open("/proc/thread-self/ns/net")?;
+        let _way_back = WayBack { home };
+        move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
+            |errno| NetnsError::System {
+                doing: "enter",
+                what: self.what.clone(),
+                cause: errno.into(),
+            },
+        )?;
+        Ok(action())
+    }
+
+    /// Opens a route socket that lives in the namespace for good.
+    pub fn route_socket(&self) -> Result<RouteSocket, NetnsError> {
+        self.within(RouteSocket::open)?.map_err(|errno| self.failed("open a socket in", errno))
+    }
+
+    /// Returns what identifies the namespace until the next boot.
+    pub fn cookie(&self) -> Result<u64, NetnsError> {
+        self.within(own_cookie)?.map_err(|errno| self.failed("read the cookie of", errno))
+    }
+
+    /// The descriptor that stands for the namespace; `None` for the caller's own.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    fn failed(&self, doing: &'static str, errno: Errno) -> NetnsError {
+        NetnsError::System { doing, what: self.what.clone(), cause: errno.into() }
+    }
+}
+
+/// Returns the calling thread to where it came from when dropped, also by a panic.
+struct WayBack {
+    home: OwnedFd,
+}
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        let home = self.home.as_fd();
+        if move_into_link_name_space(home, Some(LinkNameSpaceType::Network)).is_err() {
+            std::process::abort();
+        }
+    }
+}
+
+fn open(path: &str) -> Result<OwnedFd, NetnsError> {
+    match File::open(path) {
+        Ok(file) => Ok(file.into()),
+        Err(cause) => match cause.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH) => Err(NetnsError::Gone { what: path.to_owned() }),
+            _ => Err(NetnsError::System { doing: "open", what: path.to_owned(), cause }),
+        },
+    }
+}
+
+/// Returns the cookie of the calling thread's network namespace.
+pub fn own_cookie() -> Result<u64, Errno> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    netns_cookie(socket.as_fd())
+}
+
+/// Returns when a process started, in ticks since boot: field 22 of `/proc/PID/stat` (proc(5));
+/// `None` when there is no such process, or only its zombie, which has no namespace any more.
+pub fn start_time(pid: u32) -> Option<u64> {
+    start_of(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The second field is the command's name in parentheses and may hold anything.
+fn start_of(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.nth(18)?.parse().ok(),
+    }
+}
+
+/// Returns the random id that the kernel gave to this boot.
+pub fn boot_id() -> io::Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_any_name() {
+        let tail = "S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 2 3";
+        assert_eq!(start_of(&format!("2 (sh) {tail}")), Some(4711));
+        assert_eq!(start_of(&format!("2 (a) Z 1) {tail}")), Some(4711));
+        assert_eq!(start_of(&format!("2 (sh) {}", tail.replacen('S', "Z", 1))), None);
+        assert_eq!(start_of("2 (sh"), None);
+    }
+
+    #[test]
+    fn our_own_process_is_found_and_another_start_is_gone() {
+        let pid = std::process::id();
+        let start = start_time(pid).unwrap();
+        assert!(NetnsHandle::open(&Way::Pid { pid, start }).is_ok());
+        let other = NetnsHandle::open(&Way::Pid { pid, start: start + 1 });
+        assert!(matches!(other, Err(NetnsError::Gone { .. })), "{other:?}");
+        let nobody = NetnsHandle::open(&Way::Pid { pid: u32::MAX, start });
+        assert!(matches!(nobody, Err(NetnsError::Gone { .. })), "{nobody:?}");
+    }
+}

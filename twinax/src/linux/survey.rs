@@ -1,0 +1,99 @@
+//! Answers about the host beyond what is ours: its uplink, its subnets, whether a link exists.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use netlink_packet_route::{
+    AddressFamily,
+    route::{RouteHeader, RouteType},
+};
+
+use super::{
+    addr, link,
+    route::{self, RouteFacts},
+    socket::{BatchError, RouteSocket},
+};
+
+/// What Ethernet carries (RFC 894), where nothing else is known.
+const ETHERNET_MTU: u32 = 1500;
+
+/// The routing table of the host's own addresses (`RT_TABLE_LOCAL`, linux/rtnetlink.h).
+const LOCAL_TABLE: u8 = 255;
+
+/// Returns the MTU in bytes of the device that the default route leads out by, the IPv4 one
+/// first; 1500 where there is none.
+pub fn uplink_mtu(socket: &mut RouteSocket) -> Result<u32, BatchError> {
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let routes = listed(socket, family, RouteHeader::RT_TABLE_MAIN)?;
+        let best = routes
+            .into_iter()
+            .filter(|route| route.dst.prefix_len() == 0 && route.kind == RouteType::Unicast)
+            .filter_map(|route| route.index.map(|index| (route.metric, index)))
+            .min();
+        let Some((_, index)) = best else {
+            continue;
+        };
+        let answer = socket.get(link::get_by_index(index))?;
+        if let Some(facts) = answer.as_ref().and_then(link::facts) {
+            return Ok(facts.mtu);
+        }
+    }
+    Ok(ETHERNET_MTU)
+}
+
+/// Returns every subnet that the host has an address in or a route to, without its default
+/// routes, loopback, link-local and multicast, and without what Twinax made.
+///
+/// Lists the routing tables, so only for when a subnet is chosen.
+pub fn foreign_subnets(socket: &mut RouteSocket) -> Result<BTreeSet<IpNet>, BatchError> {
+    let addrs: Vec<_> = socket.dump(&addr::list(None))?.iter().filter_map(addr::facts).collect();
+    // By link, what is ours there: routes and local entries that the kernel made of it, too.
+    let mut ours: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+    let mut found = BTreeSet::new();
+    for facts in addrs {
+        if facts.ours {
+            ours.entry(facts.index).or_default().push(facts.net.trunc());
+        } else {
+            found.insert(facts.net.trunc());
+        }
+    }
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for table in [RouteHeader::RT_TABLE_MAIN, LOCAL_TABLE] {
+            for facts in listed(socket, family, table)? {
+                let made_of_ours = facts
+                    .index
+                    .and_then(|index| ours.get(&index))
+                    .is_some_and(|nets| nets.iter().any(|net| net.contains(&facts.dst)));
+                let counts = !matches!(facts.kind, RouteType::Broadcast | RouteType::Multicast);
+                if counts && !facts.ours && !made_of_ours {
+                    found.insert(facts.dst);
+                }
+            }
+        }
+    }
+    found.retain(|net| !is_of_no_account(net));
+    Ok(found)
+}
+
+/// Whether the host has a link of that name.
+pub fn link_exists(socket: &mut RouteSocket, name: &str) -> Result<bool, BatchError> {
+    Ok(socket.get(link::get_by_name(name))?.is_some())
+}
+
+fn listed(
+    socket: &mut RouteSocket,
+    family: AddressFamily,
+    table: u8,
+) -> Result<Vec<RouteFacts>, BatchError> {
+    let answers = socket.dump(&route::list(family, table))?;
+    Ok(answers.iter().filter_map(route::facts).collect())
+}
+
+fn is_of_no_account(net: &IpNet) -> bool {
+    let addr = net.network();
+    net.prefix_len() == 0
+        || addr.is_loopback()
+        || addr.is_multicast()
+        || addr.is_unspecified()
+        || addr::is_link_local(addr)
+}
