@@ -51,6 +51,8 @@ pub trait World {
     fn begin(&mut self, journal: &Journal) -> Result<(), Self::Error>;
     fn write(&mut self, rows: &[Row]) -> Result<(), Self::Error>;
     fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), Self::Error>;
+    /// Forgets that a container died unseen: its end is on record.
+    fn buried(&mut self, name: &ContainerName) -> Result<(), Self::Error>;
     /// Removes the journal: from here on the request has happened.
     fn finish(&mut self) -> Result<(), Self::Error>;
 }
@@ -140,7 +142,8 @@ pub fn recover<W: World>(world: &mut W) -> Result<(), Failure<W::Error>> {
         carry_out(world, &Request::new())?;
     }
     for name in pending.dead {
-        carry_out(world, &vec![Change::Exited { name, code: None }])?;
+        carry_out(world, &vec![Change::Exited { name: name.clone(), code: None }])?;
+        world.buried(&name).map_err(Failure::Unfinished)?;
     }
     Ok(())
 }

@@ -151,6 +151,10 @@ impl World for FakeWorld {
         Ok(())
     }
 
+    fn buried(&mut self, _name: &ContainerName) -> Result<(), FakeError> {
+        self.alive()
+    }
+
     fn finish(&mut self) -> Result<(), FakeError> {
         self.step()?;
         self.journal = None;

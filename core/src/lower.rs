@@ -193,6 +193,8 @@ impl Lowering<'_> {
         let end =
             |kind, mac, group, alias| Link { kind, up: true, mac, mtu: network.mtu, group, alias };
         let alias = format!("twinax {}/{} {}", endpoint.network, self.name, endpoint.ifname);
+        // The kernel keeps 255 bytes of an alias, and a path may be longer.
+        let alias = alias.chars().take(200).collect();
         let kind = LinkKind::VethHost { peer: inner.clone(), port };
         let host = end(kind, host_end_mac(endpoint), Some(network.group()), alias);
         let kind = LinkKind::VethContainer { peer: outer.clone() };
@@ -299,7 +301,8 @@ impl Lowering<'_> {
     }
 
     fn put(&mut self, id: ElementId, value: Value) {
-        let comment = format!("container {}", self.name);
+        // The kernel keeps 127 bytes of a comment, and a path may be longer.
+        let comment = format!("container {}", self.name).chars().take(100).collect();
         self.topology.elements.insert(id, Element { value, comment });
     }
 

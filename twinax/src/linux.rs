@@ -1,17 +1,18 @@
 //! The kernel: every effect on it, and every look at it. Decides nothing.
 
-pub mod addr;
-pub mod apply;
-pub mod conntrack;
-pub mod link;
-pub mod listeners;
-pub mod neighbour;
 pub mod netlink;
-pub mod netns;
-pub mod nft;
-pub mod observe;
-pub mod route;
 pub mod socket;
+pub mod netns;
+pub mod task;
+pub mod link;
+pub mod addr;
+pub mod route;
+pub mod neighbour;
+pub mod apply;
+pub mod observe;
 pub mod survey;
 pub mod sysctl;
-pub mod task;
+pub mod conntrack;
+pub mod listeners;
+pub mod nft;
+pub mod world;

@@ -1,14 +1,17 @@
-//! Chooses what to be by the first word.
+//! Chooses what to be: one of Twinax's own processes, or the command line.
 
 use std::{ffi::OsString, process::ExitCode};
 
 fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if let Some(code) = twinax::forwarder::dispatch(&args) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = twinax::act::role(args.get(1..).unwrap_or_default()) {
         return code;
     }
-    match args.split_first() {
-        Some((word, rest)) if word == "demo" => twinax::demo::main(rest),
-        _ => ExitCode::from(2),
+    match twinax::front::cli::parse(args) {
+        Ok(command) => twinax::act::act(command),
+        Err(error) => {
+            let _ = error.print();
+            ExitCode::from(error.exit_code() as u8)
+        }
     }
 }

@@ -8,8 +8,9 @@
 //! <run>/leases/NAME.json         which addresses of a network are given out
 //! <run>/containers/NAME/         record.json, and what its processes keep beside it
 //! <run>/ports/tcp-8080.json      who has a port
-//! <run>/journal/request.json     the request being carried out
-//! <run>/journal/dead-NAME        left by a container whose supervisor died
+//! <run>/journal.json             the request being carried out
+//! <run>/notes/NAME               left by a container whose supervisor died
+//! <run>/data                     the path of <data>, for a container's own processes
 //! ```
 //!
 //! Reading and writing the row of the thousandth container costs what the first one's does.
@@ -18,7 +19,9 @@ mod row;
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fs, io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
 
@@ -28,7 +31,7 @@ use twinax_core::{
     engine::{Journal, Pending},
     name::{ContainerName, NetworkName},
     pool::Leases,
-    state::{Container, Host, Keys, Network, PortClaim, PortKey, Row, State, Table},
+    state::{Container, Host, Keys, Network, PortClaim, PortKey, Row, State, Status, Table},
 };
 
 pub use row::file_name;
@@ -74,7 +77,7 @@ impl Store {
     /// [`StoreError::File`] where a directory cannot be made or read.
     pub fn open(run: PathBuf, data: PathBuf, epoch: &str) -> Result<Self, StoreError> {
         make_dir(&run)?;
-        let mut store = Self { run, data, fresh: false };
+        let mut store = Self::peek(run, data);
         let boot = store.run.join("boot");
         if fs::read_to_string(&boot).is_ok_and(|text| text == epoch) {
             return Ok(store);
@@ -83,14 +86,32 @@ impl Store {
         // Somebody may have got here first.
         if !fs::read_to_string(&boot).is_ok_and(|text| text == epoch) {
             store.clear()?;
-            for dir in ["leases", "containers", "ports", "journal", "hosts"] {
+            for dir in ["leases", "containers", "ports", "notes", "hosts"] {
                 make_dir(&store.run.join(dir))?;
             }
+            let data = store.data.as_os_str().as_bytes();
+            write_file(&store.run.join("data"), data, Sync::No)?;
             make_dir(&store.data.join("networks"))?;
             write_file(&boot, epoch.as_bytes(), Sync::No)?;
             store.fresh = true;
         }
         Ok(store)
+    }
+
+    /// A store to be read as it is; nothing is made or cleared.
+    pub fn peek(run: PathBuf, data: PathBuf) -> Self {
+        Self { run, data, fresh: false }
+    }
+
+    /// Opens a store that is in use, by its run directory alone.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] where it is none.
+    pub fn reopen(run: PathBuf) -> Result<Self, StoreError> {
+        let path = run.join("data");
+        let data =
+            fs::read(&path).map_err(|cause| StoreError::File { what: "read", path, cause })?;
+        Ok(Self::peek(run, PathBuf::from(OsString::from_vec(data))))
     }
 
     pub fn run_dir(&self) -> &Path {
@@ -99,7 +120,7 @@ impl Store {
 
     /// Where the death notes of containers go.
     pub fn notes_dir(&self) -> PathBuf {
-        self.run.join("journal")
+        self.run.join("notes")
     }
 
     /// The directory of a container's own files.
@@ -135,33 +156,34 @@ impl Store {
     /// See [`StoreError`].
     pub fn pending(&mut self) -> Result<Pending, StoreError> {
         let mut pending = Pending { fresh: std::mem::take(&mut self.fresh), ..Pending::default() };
-        for name in list(&self.notes_dir())? {
-            match name.strip_prefix("dead-") {
-                Some(container) => pending.dead.extend(container.parse::<ContainerName>()),
-                None if name == "request.json" => {
-                    pending.journal = read_row(&self.notes_dir().join(name))?;
-                }
-                None => {}
-            }
-        }
+        pending.journal = read_row(&self.journal_path())?;
+        let notes = list(&self.notes_dir())?;
+        pending.dead.extend(notes.iter().filter_map(|name| name.parse().ok()));
         Ok(pending)
     }
 
     /// Removes the note that a container left; it has been read.
-    pub fn forget_note(&self, name: &ContainerName) {
-        let _ = fs::remove_file(self.notes_dir().join(format!("dead-{name}")));
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn forget_note(&self, name: &ContainerName) -> Result<(), StoreError> {
+        remove(&self.notes_dir().join(name.as_str()))
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.run.join("journal.json")
     }
 
     /// # Errors
     /// See [`StoreError`].
     pub fn begin(&self, journal: &Journal) -> Result<(), StoreError> {
-        self.write_row(&self.notes_dir().join("request.json"), journal, Sync::No)
+        self.write_row(&self.journal_path(), journal, Sync::No)
     }
 
     /// # Errors
     /// See [`StoreError`].
     pub fn finish(&self) -> Result<(), StoreError> {
-        remove(&self.notes_dir().join("request.json"))
+        remove(&self.journal_path())
     }
 
     /// # Errors
@@ -341,13 +363,22 @@ impl Store {
         self.write_row(&path, network, Sync::Yes)
     }
 
-    /// Clears what an earlier boot or namespace left; definitions are not in here.
+    /// Clears what an earlier boot or namespace left, but for the records and logs of containers
+    /// that had ended; definitions are not in here.
     fn clear(&self) -> Result<(), StoreError> {
-        for dir in ["leases", "containers", "ports", "journal", "hosts"] {
+        for dir in ["leases", "ports", "notes", "hosts"] {
             remove_dir(&self.run.join(dir))?;
         }
-        for file in ["host.json", "forwards", "forwarder", "boot"] {
+        for file in ["host.json", "journal.json", "forwards", "forwarder", "boot"] {
             remove(&self.run.join(file))?;
+        }
+        for name in list(&self.run.join("containers"))? {
+            let dir = self.run.join("containers").join(name);
+            let record = read_row::<(ContainerName, Container)>(&dir.join("record.json"));
+            let ended = record.ok().flatten().and_then(|(_, container)| container.run);
+            if !ended.is_some_and(|run| matches!(run.status, Status::Exited { .. })) {
+                remove_dir(&dir)?;
+            }
         }
         Ok(())
     }

@@ -116,6 +116,8 @@ impl Post {
         let new_net = join_net(&spec.net)?;
         let others = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
         task::unshare(others | new_net).map_err(|e| Failure::step("make namespaces", e))?;
+        // At once: from `Ready` on its hosts file may be mounted from outside.
+        mounts::keep_apart()?;
         if spec.net == Net::New {
             task::raise_loopback().map_err(|e| Failure::step("set lo up", e))?;
         }

@@ -22,14 +22,17 @@ use crate::{
     linux::task,
 };
 
-/// Makes the mounts of the calling process, which has a mount namespace of its own. Returns what
-/// could not be had but can be done without.
-///
-/// What the host mounts later shows up inside; nothing done inside shows outside.
+/// Keeps what is mounted in this mount namespace from showing outside. What the host mounts later
+/// shows up inside.
+pub(super) fn keep_apart() -> Result<(), Failure> {
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", flags).map_err(|e| Failure::step("keep mounts apart from the host's", e))
+}
+
+/// Makes the mounts of the calling process, which has a mount namespace of its own and keeps it
+/// apart. Returns what could not be had but can be done without.
 pub(super) fn furnish(go: &Go, own_net: bool) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
-    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change("/", flags).map_err(|e| Failure::step("keep mounts apart from the host's", e))?;
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if let Err(errno) = mount("proc", "/proc", "proc", plain, None) {
         // Refused where the caller's own /proc is partly covered, as in most containers.

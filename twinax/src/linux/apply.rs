@@ -93,6 +93,11 @@ impl Links {
         self.index.retain(|link, _| link.netns != Netns::Container(name.clone()));
     }
 
+    /// Whether a container's namespace was entered, and so is there.
+    pub fn is_entered(&self, name: &ContainerName) -> bool {
+        self.rooms.contains_key(name)
+    }
+
     /// Returns the socket of the host's namespace.
     pub fn host(&mut self) -> &mut RouteSocket {
         &mut self.host

@@ -384,11 +384,14 @@ const QUESTIONS: usize = 64;
 impl NftSocket {
     /// Returns the element's value, or nothing if it is not there (nor, maybe, its table).
     pub fn get(&mut self, id: &ElementId) -> Result<Option<Value>, NftError> {
-        Ok(self.get_many(&[id])?.pop().flatten())
+        Ok(self.get_many(&[id])?.pop().flatten().map(|(value, _)| value))
     }
 
-    /// Returns the values of many elements, in their order.
-    pub fn get_many(&mut self, ids: &[&ElementId]) -> Result<Vec<Option<Value>>, NftError> {
+    /// Returns the values and comments of many elements, in their order.
+    pub fn get_many(
+        &mut self,
+        ids: &[&ElementId],
+    ) -> Result<Vec<Option<(Value, String)>>, NftError> {
         let mut values = Vec::with_capacity(ids.len());
         for ids in ids.chunks(QUESTIONS) {
             let what = |at: usize| format!("look up element {}", ids[at]);
@@ -409,10 +412,10 @@ impl NftSocket {
                     continue;
                 };
                 let found = decode::elements(ids[at].set, body).next().flatten();
-                let Some((_, value, _)) = found else {
+                let Some((_, value, comment)) = found else {
                     return Err(NftError::NoAnswer { what: what(at) });
                 };
-                values.push(Some(value));
+                values.push(Some((value, comment)));
             }
         }
         Ok(values)

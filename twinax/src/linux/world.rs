@@ -13,7 +13,7 @@ use twinax_core::{
     decide::{Facts, Questions},
     diff::Plan,
     engine::{Journal, Pending, Sandboxes, World},
-    model::{Element, LinkId, Netns, Op, Process, Scope, Sysctl, Topology},
+    model::{Element, LinkId, Netns, Op, Process, Scope, Topology},
     name::{ContainerName, Proto},
     ruleset::{Datum, ElementId, SetName, Value},
     state::{Host, Keys, Row, State, Way},
@@ -29,6 +29,7 @@ use super::{
     sysctl::{self, SysctlError},
 };
 use crate::{
+    container::{Task, mounts::RemountFailed},
     forwarder::{self, ForwarderError},
     store::{Store, StoreError},
 };
@@ -67,12 +68,8 @@ pub enum LinuxError {
         #[source]
         cause: io::Error,
     },
-    #[error("cannot show {container} its hosts file")]
-    Mount {
-        container: ContainerName,
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Mount(#[from] RemountFailed),
 }
 
 /// The network namespace of the calling thread, and what is stored about it.
@@ -292,6 +289,10 @@ impl World for Linux {
         Ok(())
     }
 
+    fn buried(&mut self, name: &ContainerName) -> Result<(), LinuxError> {
+        Ok(self.store.forget_note(name)?)
+    }
+
     fn finish(&mut self) -> Result<(), LinuxError> {
         Ok(self.store.finish()?)
     }
@@ -350,15 +351,10 @@ fn drop_stale_flows(op: &Op) -> Result<(), LinuxError> {
     Ok(())
 }
 
-/// The number of a container's first process, which keeps its namespaces.
-fn init_of(at: &Sandboxes, name: &ContainerName) -> Option<u32> {
+/// A container's first process, which keeps its namespaces.
+fn init_of(at: &Sandboxes, name: &ContainerName) -> Option<Task> {
     match at.get(name)?.way {
-        Way::Pid { pid, .. } => Some(pid),
+        Way::Pid { pid, start } => Some(Task { pid, start }),
         _ => None,
     }
-}
-
-/// A switch's file, for messages.
-pub(super) fn switch_path(sysctl: &Sysctl) -> PathBuf {
-    PathBuf::from("/proc/sys/net").join(&sysctl.0)
 }

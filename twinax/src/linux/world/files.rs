@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -18,7 +18,11 @@ use twinax_core::{
 };
 
 use super::{LinuxError, init_of};
-use crate::{container::mounts, forwarder, store::Store};
+use crate::{
+    container::{Task, mounts},
+    forwarder,
+    store::Store,
+};
 
 /// Looks at what `scope` asks about.
 pub(super) fn observe(
@@ -59,11 +63,14 @@ fn mounted(
     at: &Sandboxes,
     name: &ContainerName,
 ) -> Option<HostsSource> {
-    let held = mounts::hosts_of(init_of(at, name)?)?;
-    if held == own_hosts(store, name) {
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let init = init_of(at, name).filter(Task::alive)?;
+    let held = identity(&PathBuf::from(format!("/proc/{}/root/etc/hosts", init.pid)));
+    let is = |path: PathBuf| held.is_some() && identity(&path) == held;
+    if is(own_hosts(store, name)) {
         return Some(HostsSource::Own);
     }
-    let view = scope.views.iter().find(|view| held == view_path(store, view))?;
+    let view = scope.views.iter().find(|view| is(view_path(store, view)))?;
     Some(HostsSource::View(view.clone()))
 }
 
@@ -80,8 +87,7 @@ pub(super) fn apply(store: &Store, op: &Op, at: &Sandboxes) -> Result<(), LinuxE
                 HostsSource::Own => own_hosts(store, container),
             };
             let Some(init) = init_of(at, container) else { return Ok(()) };
-            mounts::show_hosts(init, &path)
-                .map_err(|cause| LinuxError::Mount { container: container.clone(), cause })
+            Ok(mounts::remount_hosts(&init, &path)?)
         }
         other => unreachable!("{other} is not about a file"),
     }

@@ -1,0 +1,386 @@
+//! Commands about containers and what they run.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use twinax_core::{
+    name::{ContainerName, HostName, NetworkName},
+    state::{
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Keys, Lab, PublishSpec, Request, Run,
+        Sandbox, Status, Way,
+    },
+};
+
+use super::{
+    Done,
+    failed::Failed,
+    network::{show, style},
+    session,
+    session::{Session, init_of, supervisor_of},
+};
+use crate::{
+    container::{
+        self as process, Go, Net, Running, Spec, Task,
+        exec::{Exec, Target},
+        logs::{self, Filter},
+    },
+    front::{
+        cli::{self, Mode, Since},
+        json, print,
+    },
+};
+
+/// A container to be started.
+pub(super) struct Wanted {
+    pub name: ContainerName,
+    pub command: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub workdir: Option<String>,
+    pub mode: Mode,
+    pub publish: Vec<PublishSpec>,
+    pub hostname: Option<HostName>,
+    pub dns: Vec<std::net::IpAddr>,
+    pub remove: bool,
+    pub attached: bool,
+    pub lab: Option<Lab>,
+}
+
+pub(super) fn run(run: cli::Run) -> Done {
+    let mut session = session()?;
+    let name = match run.name {
+        Some(name) => name,
+        None => free_name(&mut session)?,
+    };
+    let wanted = Wanted {
+        name: name.clone(),
+        command: run.command,
+        env: run.env,
+        workdir: run.workdir,
+        mode: run.mode,
+        publish: run.publish,
+        hostname: run.hostname,
+        dns: run.dns,
+        remove: run.remove,
+        attached: !run.detach,
+        lab: None,
+    };
+    let started = match start(&mut session, &wanted) {
+        Ok(started) => started,
+        Err(failed) => {
+            session.leave()?;
+            return Err(failed);
+        }
+    };
+    for warning in &started.warnings {
+        eprintln!("twinax: warning: {warning}");
+    }
+    if run.detach {
+        println!("{name}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let code = started.wait().map_err(Failed::Output)?;
+    Ok(ExitCode::from(code.clamp(0, 255) as u8))
+}
+
+/// Starts a container: its processes wait while its network is wired and its record stored, and
+/// end without a trace if either fails.
+pub(super) fn start(session: &mut Session, wanted: &Wanted) -> Result<Running, Failed> {
+    let name = &wanted.name;
+    if name.as_str().contains(':') {
+        return Err(Failed::told(format!("{name} names a namespace, so it cannot be run"))
+            .hint("use a plain name, or twinax exec to run something in that namespace"));
+    }
+    let spec = spec(session, wanted)?;
+    let waiting = process::start(&spec)?;
+    let born = waiting.born().clone();
+    let request = request(wanted, &born)?;
+    if let Err(failed) = session.carry(&request) {
+        waiting.abandon();
+        return Err(failed);
+    }
+    let resolv = spec.dir.join("resolv.conf");
+    let hostname = wanted.hostname.as_ref().map(ToString::to_string);
+    let go = Go {
+        hosts: None, // Shown already, by an operation of the request.
+        resolv: (!wanted.dns.is_empty()).then_some(resolv),
+        hostname: (wanted.mode != Mode::Host)
+            .then(|| hostname.unwrap_or_else(|| name.to_string().chars().take(64).collect())),
+    };
+    waiting.go(&go).map_err(|error| {
+        let undone = session.carry(&vec![Change::RemoveContainer { name: name.clone() }]);
+        undone.map_or_else(|failed| failed, |_| Failed::Start(error))
+    })
+}
+
+fn spec(session: &mut Session, wanted: &Wanted) -> Result<Spec, Failed> {
+    let name = &wanted.name;
+    let mut keys = Keys { containers: [name.clone()].into(), ..Keys::default() };
+    if let Mode::Of(other) = &wanted.mode {
+        keys.containers.insert(other.clone());
+    }
+    let state = session.world.store().load(&keys)?;
+    if state.containers.get(name).is_some() {
+        let refusal = twinax_core::decide::Refusal::ContainerExists(name.clone());
+        return Err(Failed::Refused(Box::new(refusal)));
+    }
+    let net = match &wanted.mode {
+        Mode::Networks(_) | Mode::None => Net::New,
+        Mode::Host => Net::Host,
+        Mode::Of(other) => {
+            let other = state.containers.get(other).ok_or_else(|| Failed::no_container(other))?;
+            net_of(other).ok_or_else(|| Failed::told("that container has ended"))?
+        }
+    };
+    let store = session.world.store();
+    let dir = store.container_dir(name);
+    let made = std::fs::create_dir_all(&dir);
+    made.map_err(|cause| Failed::told(format!("cannot make {}: {cause}", dir.display())))?;
+    let mut all: BTreeMap<OsString, OsString> = env::vars_os().collect();
+    all.extend(wanted.env.iter().map(|(key, value)| (key.into(), value.into())));
+    Ok(Spec {
+        name: name.to_string(),
+        command: command(&wanted.command),
+        env: all,
+        cwd: wanted.workdir.clone().map_or_else(|| "/".into(), PathBuf::from),
+        dir,
+        notes: store.notes_dir(),
+        net,
+        attached: wanted.attached,
+    })
+}
+
+/// The command to execute: `twinax` means this very program, wherever it is.
+fn command(words: &[String]) -> Vec<OsString> {
+    let own = words.first().is_some_and(|word| word == "twinax").then(env::current_exe);
+    let own = own.and_then(Result::ok).map(PathBuf::into_os_string);
+    let first = own.or_else(|| words.first().map(OsString::from));
+    first.into_iter().chain(words.iter().skip(1).map(OsString::from)).collect()
+}
+
+fn net_of(container: &Container) -> Option<Net> {
+    match &container.sandbox.way {
+        Way::Pid { pid, start } => Some(Net::Of(Task { pid: *pid, start: *start })),
+        Way::Path(path) => Some(Net::Path(path.into())),
+        Way::Host => Some(Net::Host),
+        Way::Of(_) => init_of(container).map(Net::Of),
+    }
+}
+
+/// What is asked of the engine for a container whose processes wait.
+fn request(wanted: &Wanted, born: &process::Born) -> Result<Request, Failed> {
+    let task = |task: Task| (task.pid, task.start);
+    let (pid, start) = task(born.init);
+    let way = match &wanted.mode {
+        Mode::Networks(_) | Mode::None => Way::Pid { pid, start },
+        Mode::Host => Way::Host,
+        Mode::Of(other) => Way::Of(other.clone()),
+    };
+    let container = Container {
+        id: new_id(),
+        sandbox: Sandbox { way, cookie: Some(born.cookie) },
+        hostname: wanted.hostname.clone(),
+        endpoints: Vec::new(),
+        published: Vec::new(),
+        view: None,
+        dns: wanted.dns.clone(),
+        run: Some(Run {
+            command: wanted.command.clone(),
+            remove: wanted.remove,
+            status: Status::Running { init: (pid, start), supervisor: task(born.supervisor) },
+            created: now(),
+            lab: wanted.lab.clone(),
+        }),
+    };
+    let name = || wanted.name.clone();
+    let mut request = vec![Change::PutContainer { name: name(), container }];
+    if let Mode::Networks(specs) = &wanted.mode {
+        let default: NetworkName = DEFAULT_NETWORK.parse().expect("a good name");
+        let fallback = [AttachSpec::new(default)];
+        let specs = if specs.is_empty() { &fallback } else { specs.as_slice() };
+        let attach = |spec: &AttachSpec| Change::Attach { container: name(), spec: spec.clone() };
+        request.extend(specs.iter().map(attach));
+    }
+    if !wanted.publish.is_empty() {
+        request.push(Change::Publish { container: name(), ports: wanted.publish.clone() });
+    }
+    Ok(request)
+}
+
+pub(super) fn exec(exec: cli::Exec) -> Done {
+    let mut session = session()?;
+    let target = match super::network::foreign(&exec.name)? {
+        Some(foreign) => match foreign.sandbox.way {
+            Way::Pid { pid, start } => Target::NetOf(Task { pid, start }),
+            Way::Path(path) => Target::NetPath(path.into()),
+            Way::Host | Way::Of(_) => unreachable!("a foreign namespace is a process's or a file"),
+        },
+        None => {
+            let container = session.look_up(&exec.name)?;
+            let init = init_of(&container).filter(Task::alive);
+            Target::Container(init.ok_or_else(|| {
+                Failed::told(format!("container {} does not run", exec.name))
+                    .hint("twinax ps -a shows how it ended")
+            })?)
+        }
+    };
+    let pair = |(key, value): (String, String)| (key.into(), value.into());
+    let exec = Exec {
+        target,
+        command: command(&exec.command),
+        env: exec.env.into_iter().map(pair).collect(),
+        cwd: exec.workdir.map(PathBuf::from),
+        detach: exec.detach,
+    };
+    let code = process::exec::exec(&exec)?;
+    Ok(ExitCode::from(code.clamp(0, 255) as u8))
+}
+
+pub(super) fn list(all: bool, quiet: bool, json: bool) -> Done {
+    let mut session = Session::reading()?;
+    let state = session.state()?;
+    match (json, quiet) {
+        (true, _) => show(json::containers(&state, all))?,
+        (_, true) => print!("{}", print::container_ids(&state, all)),
+        _ => print!("{}", print::containers(&state, all, now(), style())),
+    }
+    session.done()
+}
+
+pub(super) fn logs(asked: &cli::Logs) -> Done {
+    let mut session = Session::reading()?;
+    let container = session.look_up(&asked.name)?;
+    let since = asked.since.map(|since| match since {
+        Since::AgoSeconds(ago) => Duration::from_secs(now().saturating_sub(ago)),
+        Since::At(at) => Duration::from_secs(at),
+    });
+    let filter = Filter {
+        since,
+        until: None,
+        tail: asked.tail.map(|lines| lines as u64),
+        timestamps: asked.timestamps,
+    };
+    let dir = session.world.store().container_dir(&asked.name);
+    let follow = supervisor_of(&container).filter(|_| asked.follow);
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    match logs::show(&dir, &filter, follow.as_ref(), &mut out, &mut err) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(Failed::told(format!("container {} has no log", asked.name)))
+        }
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failed::Output(e)),
+        _ => session.done(),
+    }
+}
+
+pub(super) fn stop(names: &[ContainerName], wait_s: u32) -> Done {
+    let mut session = session()?;
+    for name in names {
+        let container = session.look_up(name)?;
+        end(&mut session, name, &container, Duration::from_secs(wait_s.into()))?;
+        println!("{name}");
+    }
+    session.done()
+}
+
+/// Ends a container's processes, all of them, and sees that its end is on record.
+pub(super) fn end(
+    session: &mut Session,
+    name: &ContainerName,
+    container: &Container,
+    grace: Duration,
+) -> Result<(), Failed> {
+    let (Some(init), Some(supervisor)) = (init_of(container), supervisor_of(container)) else {
+        return Ok(());
+    };
+    let failed = |cause: io::Error| Failed::told(format!("cannot stop {name}: {cause}"));
+    process::process::stop(&init, grace).map_err(failed)?;
+    // The supervisor records the end; should it have died, that is left to us.
+    supervisor.wait_gone(Duration::from_secs(10)).map_err(failed)?;
+    match session.look_up(name) {
+        Ok(container) if init_of(&container) == Some(init) => {
+            session.carry(&vec![Change::Exited { name: name.clone(), code: None }]).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn remove(names: Vec<ContainerName>, force: bool) -> Done {
+    let mut session = session()?;
+    for name in names {
+        let container = session.look_up(&name)?;
+        if init_of(&container).is_some_and(|init| init.alive()) && !force {
+            return Err(Failed::told(format!("container {name} runs"))
+                .hint("stop it first (twinax stop), or end it with twinax rm -f"));
+        }
+        end(&mut session, &name, &container, Duration::ZERO)?;
+        if session.look_up(&name).is_ok() {
+            session.carry(&vec![Change::RemoveContainer { name: name.clone() }])?;
+        }
+        println!("{name}");
+    }
+    session.done()
+}
+
+pub(super) fn port(name: &ContainerName, json: bool) -> Done {
+    let mut session = Session::reading()?;
+    let container = session.look_up(name)?;
+    if json {
+        let state = session.state()?;
+        if let Some(ports) = json::ports(&state, name) {
+            show(ports)?;
+        }
+    } else {
+        print!("{}", print::ports(&container));
+    }
+    session.done()
+}
+
+pub(super) fn publish(name: ContainerName, ports: Vec<PublishSpec>) -> Done {
+    let mut session = session()?;
+    let done = session.carry(&vec![Change::Publish { container: name, ports }])?;
+    for (_, published) in &done.reply.published {
+        println!("{}", print::published(published));
+    }
+    session.done()
+}
+
+pub(super) fn unpublish(name: ContainerName, ports: Vec<PublishSpec>) -> Done {
+    let mut session = session()?;
+    session.carry(&vec![Change::Unpublish { container: name, ports }])?;
+    session.done()
+}
+
+/// Twelve random hexadecimal digits, as Docker's short ids.
+pub(super) fn new_id() -> String {
+    let mut bytes = [0; 6];
+    // The kernel's pool never fails for so few bytes once it is seeded.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A name that nobody has, for a container that was given none.
+fn free_name(session: &mut Session) -> Result<ContainerName, Failed> {
+    loop {
+        let id = new_id();
+        let name: ContainerName = format!("c{}", &id[..6]).parse().expect("a good name");
+        let keys = Keys { containers: [name.clone()].into(), ..Keys::default() };
+        if session.world.store().load(&keys)?.containers.get(&name).is_none() {
+            return Ok(name);
+        }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Writes what was printed so far, before something that may take long.
+pub(super) fn flush() {
+    let _ = io::stdout().flush();
+}

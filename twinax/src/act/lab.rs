@@ -1,0 +1,236 @@
+//! `up`, `down` and `plan`: takes the steps of a lab file, one after the other.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use twinax_core::{
+    name::ContainerName,
+    state::{AttachSpec, Change, Lab, Request, Sandbox, Status, Way},
+};
+
+use super::{
+    Done,
+    container::{self, Wanted},
+    failed::Failed,
+    network::{show, style},
+    session,
+    session::{Session, init_of},
+};
+use crate::{
+    container::Task,
+    front::{
+        cli::Mode,
+        json,
+        lab::{LabContainer, LabFile, Ready, parse},
+        print::{self, Style},
+        progress::Progress,
+    },
+    lab::{self, Step},
+    linux::netns::NetnsHandle,
+};
+
+/// How long a container may take to end before it is killed.
+const GRACE: Duration = Duration::from_secs(10);
+
+pub(super) fn up(path: &Path) -> Done {
+    let file = read(path)?;
+    let mut session = session()?;
+    let outcome = climb(&mut session, &file);
+    session.leave()?;
+    outcome
+}
+
+fn climb(session: &mut Session, file: &LabFile) -> Done {
+    let steps = lab::up(file, &session.state()?)?;
+    if steps.is_empty() {
+        println!("{} is up: nothing to do", file.name);
+    }
+    take(session, file, &steps)?;
+    let names: Vec<ContainerName> = file.containers.iter().map(|c| c.name.clone()).collect();
+    let state = session.state()?;
+    print!("{}", print::reach(&state, &names, style()));
+    let published = names.iter().filter_map(|name| state.containers.get(name));
+    if session.rootless() && published.clone().any(|row| !row.published.is_empty()) {
+        println!(
+            "\nAs an ordinary user these ports are published inside your own network namespace:\n\
+             reach them from within, as in  twinax exec {} twinax demo fetch http://127.0.0.1:PORT/\n\
+             Publishing to the machine itself, and the way out of it, need root for now.",
+            names[0]
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn down(path: &Path) -> Done {
+    let file = read(path)?;
+    let mut session = session()?;
+    let steps = lab::down(&file, &session.state()?);
+    if steps.is_empty() {
+        println!("{} is down: nothing to do", file.name);
+    }
+    take(&mut session, &file, &steps)?;
+    session.done()
+}
+
+pub(super) fn plan(path: &Path, as_json: bool) -> Done {
+    let file = read(path)?;
+    let mut session = session()?;
+    let steps = lab::up(&file, &session.state()?)?;
+    let request: Request = steps.iter().flat_map(requests).collect();
+    let mut told: Vec<String> = steps.iter().map(|step| format!("# {step}")).collect();
+    if !request.is_empty() {
+        let done = session.plan(&request)?;
+        told.extend(done.plan.0.iter().map(ToString::to_string));
+    }
+    match as_json {
+        true => show(json::plan(&told))?,
+        false => print!("{}", print::plan(&told)),
+    }
+    session.done()
+}
+
+fn read(path: &Path) -> Result<LabFile, Failed> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|cause| Failed::told(format!("cannot read {name}: {cause}")))?;
+    Ok(parse(&text, &name)?)
+}
+
+fn take(session: &mut Session, file: &LabFile, steps: &[Step]) -> Result<(), Failed> {
+    let no_colour = std::env::var_os("NO_COLOR").is_some();
+    let style = Style::of(io::stderr(), no_colour);
+    let mut progress = Progress::new(io::stderr(), style, steps.len());
+    for step in steps {
+        let _ = progress.step(&step.to_string());
+        take_one(session, file, step)?;
+    }
+    let _ = progress.clear();
+    container::flush();
+    Ok(())
+}
+
+fn take_one(session: &mut Session, file: &LabFile, step: &Step) -> Result<(), Failed> {
+    match step {
+        Step::Stop { name, .. } => {
+            let Ok(row) = session.look_up(name) else { return Ok(()) };
+            container::end(session, name, &row, GRACE)?;
+            if session.look_up(name).is_ok() {
+                session.carry(&vec![Change::RemoveContainer { name: name.clone() }])?;
+            }
+            Ok(())
+        }
+        Step::Start(wanted) => start(session, file, wanted),
+        Step::RemoveNetwork { .. } | Step::CreateNetwork { .. } | Step::Change { .. } => {
+            session.carry(&requests(step)).map(drop)
+        }
+    }
+}
+
+fn start(session: &mut Session, file: &LabFile, wanted: &LabContainer) -> Result<(), Failed> {
+    let env = wanted.env.iter().map(|(key, value)| (key.clone(), value.clone()));
+    let started = container::start(
+        session,
+        &Wanted {
+            name: wanted.name.clone(),
+            command: wanted.run.clone(),
+            env: env.collect(),
+            workdir: wanted.workdir.clone(),
+            mode: wanted.mode.clone(),
+            publish: wanted.publish.clone(),
+            hostname: wanted.hostname.clone(),
+            dns: wanted.dns.clone(),
+            remove: false,
+            attached: false,
+            lab: Some(Lab { name: file.name.clone(), digest: wanted.digest.clone() }),
+        },
+    )?;
+    drop(started); // It goes on without us.
+    match &wanted.ready {
+        Some(ready) => await_ready(session, &wanted.name, *ready),
+        None => Ok(()),
+    }
+}
+
+/// Waits until a port of the container accepts, from within its own namespace.
+fn await_ready(session: &mut Session, name: &ContainerName, ready: Ready) -> Result<(), Failed> {
+    let deadline = Instant::now() + Duration::from_secs(ready.timeout_s.into());
+    let target = SocketAddr::from((Ipv4Addr::LOCALHOST, ready.tcp));
+    let container = session.look_up(name)?;
+    let init = init_of(&container);
+    let alive = || init.as_ref().is_some_and(Task::alive);
+    let Some(Task { pid, start }) = init else {
+        return Err(Failed::told(format!("{name} ended before it was ready")));
+    };
+    let netns = NetnsHandle::open(&Way::Pid { pid, start })?;
+    loop {
+        let connect = || TcpStream::connect_timeout(&target, Duration::from_millis(200)).is_ok();
+        if netns.within(connect)? {
+            return Ok(());
+        }
+        let hint = format!("twinax logs {name} shows what it said");
+        if !alive() {
+            return Err(Failed::told(format!("{name} ended before it was ready")).hint(&hint));
+        }
+        if Instant::now() > deadline {
+            let what = format!(
+                "{name} did not accept on TCP port {} within {} s",
+                ready.tcp, ready.timeout_s
+            );
+            return Err(Failed::told(what).hint(&hint));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What a step asks of the engine; a container to start is asked for as if it ran already.
+fn requests(step: &Step) -> Request {
+    match step {
+        Step::Stop { name, .. } => vec![Change::RemoveContainer { name: name.clone() }],
+        Step::RemoveNetwork { name } => vec![Change::RemoveNetwork { name: name.clone() }],
+        Step::CreateNetwork { name, spec } => {
+            vec![Change::CreateNetwork { name: name.clone(), spec: spec.clone() }]
+        }
+        Step::Change { request, .. } => request.clone(),
+        Step::Start(wanted) => imagined(wanted),
+    }
+}
+
+fn imagined(wanted: &LabContainer) -> Request {
+    let name = || wanted.name.clone();
+    let way = match &wanted.mode {
+        Mode::Of(other) => Way::Of(other.clone()),
+        Mode::Host => Way::Host,
+        Mode::Networks(_) | Mode::None => Way::Pid { pid: u32::MAX, start: 0 },
+    };
+    let container = twinax_core::state::Container {
+        id: "000000000000".to_owned(),
+        sandbox: Sandbox { way, cookie: None },
+        hostname: wanted.hostname.clone(),
+        endpoints: Vec::new(),
+        published: Vec::new(),
+        view: None,
+        dns: wanted.dns.clone(),
+        run: Some(twinax_core::state::Run {
+            command: wanted.run.clone(),
+            remove: false,
+            status: Status::Running { init: (u32::MAX, 0), supervisor: (u32::MAX, 0) },
+            created: 0,
+            lab: None,
+        }),
+    };
+    let mut request = vec![Change::PutContainer { name: name(), container }];
+    if let Mode::Networks(specs) = &wanted.mode {
+        let attach = |spec: &AttachSpec| Change::Attach { container: name(), spec: spec.clone() };
+        request.extend(specs.iter().map(attach));
+    }
+    if !wanted.publish.is_empty() {
+        request.push(Change::Publish { container: name(), ports: wanted.publish.clone() });
+    }
+    request
+}

@@ -1,0 +1,119 @@
+//! One command's hold on the engine: the lock, the requests, and what is left when it ends.
+
+use std::process::ExitCode;
+
+use twinax_core::{
+    engine::{self, World},
+    name::ContainerName,
+    state::{Change, Container, Keys, Request, State, Status},
+};
+
+use super::failed::Failed;
+use crate::{
+    container::Task,
+    linux::world::Linux,
+    place::{self, Need, Place},
+};
+
+pub(super) struct Session {
+    pub(super) world: Linux,
+    place: Place,
+}
+
+impl Session {
+    pub(super) fn of(place: Place) -> Self {
+        Self { world: Linux::new(place.store.clone()), place }
+    }
+
+    /// For commands that only read: an ordinary user's holder is not started for them. What
+    /// died unseen is buried first, so that what is read is true.
+    pub(super) fn reading() -> Result<Self, Failed> {
+        let mut session = Self::of(place::enter(Need::IfRunning)?);
+        if session.place.live {
+            session.bury()?;
+        }
+        Ok(session)
+    }
+
+    /// Whether this is an ordinary user's place rather than the machine's own network.
+    pub(super) fn rootless(&self) -> bool {
+        self.place.user.is_some()
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.place.live
+    }
+
+    /// Carries out `request`, alone.
+    pub(super) fn carry(&mut self, request: &Request) -> Result<engine::Done, Failed> {
+        let _lock = self.place.store.lock()?;
+        Ok(engine::run(&mut self.world, request)?)
+    }
+
+    pub(super) fn plan(&mut self, request: &Request) -> Result<engine::Done, Failed> {
+        let _lock = self.place.store.lock()?;
+        Ok(engine::plan(&mut self.world, request)?)
+    }
+
+    /// Everything that is stored.
+    pub(super) fn state(&mut self) -> Result<State, Failed> {
+        Ok(self.place.store.load(&Keys { all: true, ..Keys::default() })?)
+    }
+
+    /// One container's row, with its networks.
+    pub(super) fn look_up(&mut self, name: &ContainerName) -> Result<Container, Failed> {
+        let keys = Keys { containers: [name.clone()].into(), ..Keys::default() };
+        let mut state = self.world.load(&keys)?;
+        state.containers.remove(name).ok_or_else(|| Failed::no_container(name))
+    }
+
+    /// Records the end of containers whose processes are gone without a word.
+    fn bury(&mut self) -> Result<(), Failed> {
+        let dead: Request = self
+            .state()?
+            .containers
+            .all()
+            .iter()
+            .filter(|(_, container)| is_dead(container))
+            .map(|(name, _)| Change::Exited { name: name.clone(), code: None })
+            .collect();
+        if !dead.is_empty() {
+            self.carry(&dead)?;
+        }
+        Ok(())
+    }
+
+    /// To be called when the command is done: an ordinary user's holder goes with the last
+    /// container.
+    pub(super) fn leave(&self) -> Result<(), Failed> {
+        Ok(self.place.leave()?)
+    }
+
+    /// Ends a command that has done its work.
+    pub(super) fn done(&self) -> super::Done {
+        self.leave()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The process of a container that Twinax runs, as far as it is recorded as running.
+pub(super) fn init_of(container: &Container) -> Option<Task> {
+    match container.run.as_ref()?.status {
+        Status::Running { init: (pid, start), .. } => Some(Task { pid, start }),
+        Status::Exited { .. } => None,
+    }
+}
+
+/// The process that keeps a container's log and records its end.
+pub(super) fn supervisor_of(container: &Container) -> Option<Task> {
+    match container.run.as_ref()?.status {
+        Status::Running { supervisor: (pid, start), .. } => Some(Task { pid, start }),
+        Status::Exited { .. } => None,
+    }
+}
+
+/// Recorded as running, and neither its first process nor its supervisor is left.
+fn is_dead(container: &Container) -> bool {
+    let gone = |task: Option<Task>| task.is_some_and(|task| !task.alive());
+    gone(init_of(container)) && gone(supervisor_of(container))
+}
