@@ -16,3 +16,4 @@ pub mod conntrack;
 pub mod listeners;
 pub mod nft;
 pub mod world;
+pub mod tape;

@@ -4,7 +4,7 @@ ip link add name "$END" index "$NUMBER" mtu "$MTU" address "$HOST_MAC" group "$G
     numtxqueues 1 numrxqueues 1 type veth \
     peer name eth0 netns "$NETNS" mtu "$MTU" address "$MAC" numtxqueues 1 numrxqueues 1
 ip link set dev "$END" alias "$ALIAS" addrgenmode none master "$BRIDGE" up
-ip link set dev "$END" type bridge_slave hairpin on learning off flood off proxy_arp on \
+ip link set dev "$END" type bridge_slave hairpin on learning off flood off proxy_arp_wifi on \
     mcast_flood on bcast_flood on isolated off
 ip neigh replace "$ADDR" lladdr "$MAC" dev "$BRIDGE" nud permanent
 bridge fdb replace "$MAC" dev "$END" master static

@@ -76,8 +76,6 @@ pub struct Floor {
     nft: Socket,
     home: OwnedFd,
     batch: Batch,
-    /// What was sent, if somebody wants to compare it.
-    pub tape: Option<Vec<Vec<u8>>>,
 }
 
 impl Floor {
@@ -88,7 +86,6 @@ impl Floor {
             nft: Socket::open(libc::NETLINK_NETFILTER)?,
             home: open("/proc/thread-self/ns/net")?,
             batch: Batch::default(),
-            tape: None,
         })
     }
 
@@ -112,29 +109,30 @@ impl Floor {
         let mut inside = inside?;
         let entering = lap();
 
+        // What creates is acknowledged before what builds on it is sent.
         self.batch.clear();
         self.batch.veth(cable, netns.as_raw_fd());
-        self.batch.port(cable);
-        self.batch.neighbour(cable.bridge, cable.addr, cable.mac);
-        self.batch.fdb(RTM_NEWNEIGH, CREATE | REPLACE, cable);
-        send(&mut self.batch, &mut self.route, &mut self.tape)?;
+        send(&mut self.batch, &mut self.route)?;
+        self.batch.clear();
+        self.batch.outside(cable);
+        send(&mut self.batch, &mut self.route)?;
         let host = lap();
 
         self.batch.clear();
-        let index = inside.index(&mut self.batch, "eth0", &mut self.tape)?;
+        let index = inside.index(&mut self.batch, "eth0")?;
         self.batch.clear();
         self.batch.inside(cable, index);
-        send(&mut self.batch, &mut inside, &mut self.tape)?;
+        send(&mut self.batch, &mut inside)?;
         let container = lap();
 
         // Makes the kernel do what it has put off since the carrier came, inside out.
         self.batch.clear();
         self.batch.ask(index, None);
-        inside.ask(&mut self.batch, &mut self.tape)?;
+        inside.ask(&mut self.batch)?;
         for index in [cable.number, cable.bridge] {
             self.batch.clear();
             self.batch.ask(index, None);
-            self.route.ask(&mut self.batch, &mut self.tape)?;
+            self.route.ask(&mut self.batch)?;
         }
         Ok([firewall, entering, host, container, lap()])
     }
@@ -148,13 +146,12 @@ impl Floor {
         self.batch.no_neighbour(cable.bridge, cable.addr);
         self.batch.setting(cable.number, |_| {}, (0, IFF_UP));
         self.batch.setting(cable.number, |batch| batch.number(10, 0), (0, 0));
-        send(&mut self.batch, &mut self.route, &mut self.tape)
+        send(&mut self.batch, &mut self.route)
     }
 
     fn nft(&mut self, ack: u16) -> io::Result<()> {
         let last = self.batch.transaction_end(ack);
         self.nft.send(&self.batch.bytes)?;
-        record(&mut self.tape, &self.batch.bytes);
         self.nft.wait(last)
     }
 
@@ -162,13 +159,13 @@ impl Floor {
     pub fn loopback_up(&mut self) -> io::Result<()> {
         self.batch.clear();
         self.batch.setting(LOOPBACK, |_| {}, (IFF_UP, IFF_UP));
-        send(&mut self.batch, &mut self.route, &mut None)
+        send(&mut self.batch, &mut self.route)
     }
 
     /// Returns the index of a link, as `ip link` shows it.
     pub fn index_of(&mut self, link: &str) -> io::Result<u32> {
         self.batch.clear();
-        self.route.index(&mut self.batch, link, &mut None)
+        self.route.index(&mut self.batch, link)
     }
 
     /// Makes a bridge with an address, where no engine has made one: its index.
@@ -190,11 +187,11 @@ impl Floor {
         batch.attr(23, &[0]);
         batch.close(data);
         batch.close(info);
-        send(&mut self.batch, &mut self.route, &mut None)?;
+        send(&mut self.batch, &mut self.route)?;
         let index = self.index_of(name)?;
         self.batch.clear();
         self.batch.address(index, &addr, prefix);
-        send(&mut self.batch, &mut self.route, &mut None)?;
+        send(&mut self.batch, &mut self.route)?;
         Ok(index)
     }
 
@@ -208,11 +205,11 @@ impl Floor {
 
         self.batch.clear();
         self.batch.reference_veth(cable, own.as_raw_fd());
-        send(&mut self.batch, &mut self.route, &mut None)?;
+        send(&mut self.batch, &mut self.route)?;
 
         self.batch.clear();
         self.batch.reference_inside(cable);
-        send(&mut self.batch, &mut inside, &mut None)?;
+        send(&mut self.batch, &mut inside)?;
 
         self.batch.clear();
         self.batch.transaction_begin();
@@ -221,6 +218,33 @@ impl Floor {
         self.batch.close(list);
         self.nft(ACK)
     }
+}
+
+/// Returns what an attach sends that changes anything: to the firewall, twice on the host, inside.
+pub fn changes(cable: &Cable, netns: RawFd, index: u32) -> [Vec<u8>; 4] {
+    let finish = |build: &dyn Fn(&mut Batch)| {
+        let mut batch = Batch::default();
+        build(&mut batch);
+        batch.bytes
+    };
+    [
+        finish(&|batch| {
+            batch.elements(cable, true);
+            batch.transaction_end(ACK);
+        }),
+        finish(&|batch| {
+            batch.veth(cable, netns);
+            batch.ask_for_ack();
+        }),
+        finish(&|batch| {
+            batch.outside(cable);
+            batch.ask_for_ack();
+        }),
+        finish(&|batch| {
+            batch.inside(cable, index);
+            batch.ask_for_ack();
+        }),
+    ]
 }
 
 impl Cable {
@@ -318,6 +342,14 @@ impl Batch {
         self.bytes[open.0..open.0 + 2].copy_from_slice(&length.to_ne_bytes());
     }
 
+    /// What follows the cable on the host.
+    fn outside(&mut self, cable: &Cable) {
+        self.setting(cable.number, |batch| batch.text(20, &cable.alias), (0, 0));
+        self.port(cable);
+        self.neighbour(cable.bridge, cable.addr, cable.mac);
+        self.fdb(cable);
+    }
+
     /// Both ends: the host's up and on its bridge, the other born where it belongs.
     fn veth(&mut self, cable: &Cable, netns: RawFd) {
         let header = link_header(cable.number, (IFF_UP, IFF_UP));
@@ -341,7 +373,6 @@ impl Batch {
         self.close(peer);
         self.close(data);
         self.close(info);
-        self.setting(cable.number, |batch| batch.text(20, &cable.alias), (0, 0));
     }
 
     fn one_queue(&mut self) {
@@ -350,8 +381,9 @@ impl Batch {
     }
 
     fn port(&mut self, cable: &Cable) {
-        // Hairpin, learning, unicast flood, proxy ARP, multicast and broadcast flood, isolated.
-        let options = [(4, 1), (8, 0), (9, 0), (10, 1), (27, 1), (30, 1), (33, 0)];
+        // Hairpin, learning, unicast flood, two kinds of proxy ARP, multicast and broadcast
+        // flood, isolated.
+        let options = [(4, 1), (8, 0), (9, 0), (10, 0), (12, 1), (27, 1), (30, 1), (33, 0)];
         self.port_options(cable.number, None, &options);
         self.no_autoconf(cable.number);
     }
@@ -429,10 +461,10 @@ impl Batch {
         self.attr(1, &addr);
     }
 
-    fn fdb(&mut self, kind: u16, flags: u16, cable: &Cable) {
+    fn fdb(&mut self, cable: &Cable) {
         // NUD_NOARP, in the table of the port's bridge (NTF_MASTER).
         let header = neighbour_header(libc::AF_BRIDGE, cable.number, (0x40, 4));
-        self.begin(kind, flags, &header);
+        self.begin(RTM_NEWNEIGH, CREATE | REPLACE, &header);
         self.attr(2, &cable.mac);
     }
 
@@ -572,14 +604,9 @@ fn family(address_bytes: usize) -> u8 {
     family as u8
 }
 
-fn record(tape: &mut Option<Vec<Vec<u8>>>, bytes: &[u8]) {
-    tape.iter_mut().for_each(|tape| tape.push(bytes.to_vec()));
-}
-
-fn send(batch: &mut Batch, socket: &mut Socket, tape: &mut Option<Vec<Vec<u8>>>) -> io::Result<()> {
+fn send(batch: &mut Batch, socket: &mut Socket) -> io::Result<()> {
     batch.ask_for_ack();
     socket.send(&batch.bytes)?;
-    record(tape, &batch.bytes);
     socket.wait(batch.seq)
 }
 
@@ -650,9 +677,8 @@ impl Socket {
     }
 
     /// Sends one question; returns the index of the link that the answer is about.
-    fn ask(&mut self, batch: &mut Batch, tape: &mut Option<Vec<Vec<u8>>>) -> io::Result<u32> {
+    fn ask(&mut self, batch: &mut Batch) -> io::Result<u32> {
         self.send(&batch.bytes)?;
-        record(tape, &batch.bytes);
         let answer = self.receive()?;
         match take(answer) {
             Some((RTM_NEWLINK, _, body, _)) => Ok(word(body, 4)),
@@ -661,14 +687,9 @@ impl Socket {
         }
     }
 
-    fn index(
-        &mut self,
-        batch: &mut Batch,
-        name: &str,
-        tape: &mut Option<Vec<Vec<u8>>>,
-    ) -> io::Result<u32> {
+    fn index(&mut self, batch: &mut Batch, name: &str) -> io::Result<u32> {
         batch.ask(0, Some(name));
-        self.ask(batch, tape)
+        self.ask(batch)
     }
 }
 

@@ -12,11 +12,11 @@ use std::{
 };
 
 use twinax::linux::nft::{NftOp, NftSocket};
-use twinax_core::ruleset::GROUP_BASE;
+use twinax_core::{name::ContainerName, ruleset::GROUP_BASE};
 
 use crate::{
     Options,
-    engine::{Engine, Facts},
+    engine::{self, Engine, Facts},
     floor::{self, Cable, Floor, STEPS, Steps},
     peers::{self, Script},
     sandbox,
@@ -43,7 +43,11 @@ pub fn run(options: &Options, size: u32) -> io::Result<()> {
         host.round(options, round, &mut rows)?;
     }
     if options.wants('b') && host.engine.is_ok() {
-        host.removals(options.pairs.min(SCRIPT_SAMPLES), &mut rows)?;
+        let removed = host.removals(options.pairs.min(SCRIPT_SAMPLES), &mut rows);
+        removed.unwrap_or_else(|error| rows.lacks("b-", error.to_string()));
+    }
+    if options.wants('c') && host.engine.is_ok() {
+        host.weigh(size)?;
     }
     rows.report(size, &host);
     Ok(())
@@ -118,27 +122,23 @@ impl Host {
         };
         let mut first = None;
         let mut namespaces = 0;
-        // The first attach makes the network too.
-        if let Ok(some) = &mut engine {
-            let netns = new_netns(&mut namespaces)?;
-            let started = Instant::now();
-            some.attach(&netns, ENGINE_PORTS as u16).map_err(io::Error::other)?;
-            first = Some(started.elapsed());
-        }
-        let (facts, bridge) = match &mut engine {
+        let facts = match &mut engine {
+            // The first attach makes the network too.
             Ok(engine) => {
-                let facts = engine.facts().map_err(io::Error::other)?;
-                let bridge = floor.index_of(&facts.bridge)?;
-                (facts, bridge)
+                let netns = new_netns(&mut namespaces)?;
+                let started = Instant::now();
+                let chosen = engine.attach(engine::at(&netns), ENGINE_PORTS as u16);
+                first = Some(started.elapsed());
+                chosen.map_err(io::Error::other)?.facts()
             }
             Err(_) => {
                 let mut nft = NftSocket::open().map_err(io::Error::other)?;
                 nft.transact(&[NftOp::PutTables]).map_err(io::Error::other)?;
-                let bridge = floor.bridge(BRIDGE, GATEWAY_MAC, (GATEWAY, 22))?;
-                let group = GROUP_BASE + 1;
-                (Facts { bridge: BRIDGE.to_owned(), group, mtu: 1500 }, bridge)
+                floor.bridge(BRIDGE, GATEWAY_MAC, (GATEWAY, 22))?;
+                Facts { bridge: BRIDGE.to_owned(), group: GROUP_BASE + 1, mtu: 1500 }
             }
         };
+        let bridge = floor.index_of(&facts.bridge)?;
         let script = Script::new(&facts.bridge);
         Ok(Self { floor, engine, script, bridge, facts, made: 0, namespaces, first })
     }
@@ -177,7 +177,7 @@ impl Host {
             match &mut self.engine {
                 Ok(engine) => {
                     let port = (ENGINE_PORTS + number) as u16;
-                    engine.attach(&netns, port).map_err(io::Error::other)?;
+                    engine.attach(engine::at(&netns), port).map_err(io::Error::other)?;
                 }
                 Err(_) => {
                     let cable = self.cable();
@@ -198,7 +198,7 @@ impl Host {
             turn.push('d');
         }
         for row in turn.into_iter().filter(|row| options.wants(*row)) {
-            let before = self.ports();
+            let before = self.facts.ports();
             let netns = new_netns(&mut self.namespaces)?;
             let undo = match row {
                 'a' => self.floor_sample(&netns, rows)?,
@@ -206,10 +206,10 @@ impl Host {
                 'c' => self.command_sample(&netns, rows)?,
                 _ => self.script_sample(&netns, rows)?,
             };
+            floor::drop_netns(&netns)?;
             if let Some(undo) = undo {
                 undo(self)?;
             }
-            floor::drop_netns(&netns)?;
             self.settle(before);
         }
         Ok(())
@@ -236,11 +236,12 @@ impl Host {
             }
         };
         let port = (ENGINE_PORTS + 2000) as u16;
+        let way = engine::at(netns);
         let started = Instant::now();
-        engine.attach(netns, port).map_err(io::Error::other)?;
+        let chosen = engine.attach(way, port).map_err(io::Error::other)?;
         rows.add("b", started.elapsed());
         let started = Instant::now();
-        engine.detach(netns).map_err(io::Error::other)?;
+        engine.detach(chosen.name, port).map_err(io::Error::other)?;
         rows.add("b=", started.elapsed());
         Ok(None)
     }
@@ -257,10 +258,22 @@ impl Host {
         let started = Instant::now();
         peers::run(&mut command, b"")?;
         rows.add("c", started.elapsed());
-        let mut command = Command::new(sandbox::TWINAX);
-        command.args(["network", "disconnect", "default", &container]);
-        peers::run(&mut command, b"").map(drop)?;
-        Ok(None)
+        let name = engine::name_of(&engine::at(netns)).map_err(io::Error::other)?;
+        Ok(Some(Box::new(move |host| match &mut host.engine {
+            Ok(engine) => engine.remove(name).map_err(io::Error::other),
+            Err(_) => Ok(()),
+        })))
+    }
+
+    /// Reports the memory that one more attach by command takes.
+    fn weigh(&mut self, size: u32) -> io::Result<()> {
+        let netns = new_netns(&mut self.namespaces)?;
+        let container = format!("netns:{}", netns.display());
+        let publish = format!("{}:80", ENGINE_PORTS + 2003);
+        let args = ["network", "connect", "-p", &publish, "default", &container];
+        let bytes = sandbox::weigh(sandbox::TWINAX, &args)?;
+        println!("{}", sample_line("m", size, &[Duration::from_nanos(bytes / 1024)]));
+        Ok(())
     }
 
     fn script_sample(&mut self, netns: &Path, rows: &mut Rows) -> io::Result<Option<Undo>> {
@@ -276,15 +289,27 @@ impl Host {
         Ok(Some(Box::new(move |host| host.floor.detach(&cable))))
     }
 
-    /// Removes containers whose namespace goes with their process, as `twinax rm` does.
-    fn removals(&mut self, _count: usize, _rows: &mut Rows) -> io::Result<()> {
+    /// Ends containers that Twinax runs, whose namespace goes with them. Their supervisor, which
+    /// would carry out the same request, is ended first.
+    fn removals(&mut self, count: usize, rows: &mut Rows) -> io::Result<()> {
+        for number in 0..count {
+            let Ok(engine) = &mut self.engine else { return Ok(()) };
+            let before = self.facts.ports();
+            let name = format!("removed{number}");
+            let publish = format!("{}:80", ENGINE_PORTS + 2002);
+            let args = ["run", "-d", "--name", &name, "-p", &publish, "--", "/bin/sleep", "600"];
+            peers::run(Command::new(sandbox::TWINAX).args(args), b"")?;
+            let name: ContainerName = name.parse().map_err(io::Error::other)?;
+            for pid in engine.processes(&name).map_err(io::Error::other)? {
+                engine::end(pid).map_err(io::Error::other)?;
+            }
+            let started = Instant::now();
+            engine.exited(name.clone()).map_err(io::Error::other)?;
+            rows.add("b-", started.elapsed());
+            engine.remove(name).map_err(io::Error::other)?;
+            self.settle(before);
+        }
         Ok(())
-    }
-
-    /// How many ports the bridge has; `None` where the kernel does not show them.
-    fn ports(&self) -> Option<usize> {
-        let ports = fs::read_dir(format!("/sys/class/net/{}/brif", self.facts.bridge));
-        ports.ok().map(Iterator::count)
     }
 
     /// Waits until the kernel has taken away what was let go, and is quiet again.
@@ -292,13 +317,21 @@ impl Host {
         let patience = Instant::now() + Duration::from_secs(2);
         match ports {
             Some(before) => {
-                while self.ports() != Some(before) && Instant::now() < patience {
+                while self.facts.ports() != Some(before) && Instant::now() < patience {
                     thread::sleep(Duration::from_millis(1));
                 }
             }
             None => thread::sleep(Duration::from_millis(60)),
         }
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+impl Facts {
+    /// How many ports the bridge has; `None` where the kernel does not show them.
+    fn ports(&self) -> Option<usize> {
+        let ports = fs::read_dir(format!("/sys/class/net/{}/brif", self.bridge));
+        ports.ok().map(Iterator::count)
     }
 }
 

@@ -11,6 +11,7 @@ mod peers;
 mod reference;
 mod sandbox;
 mod table;
+mod verify;
 
 use std::{
     env, io,
@@ -23,7 +24,8 @@ use sandbox::Role;
 use table::{Figures, missing_line, sample_line};
 
 const USAGE: &str = "usage: cargo bench --bench attach -- [--sizes 1,100,1000] [--pairs 100] \
-    [--only a,b,c,d,e,f] [--peers-full] [--docker] [--markdown] [--as-reference N]";
+    [--only a,b,c,d,e,f] [--peers-full] [--docker] [--markdown] \
+    [--verify] [--as-reference N]";
 
 /// Peers with their own state, 500 of it, take minutes to prepare.
 const PEERS_FULL: u32 = 500;
@@ -41,6 +43,8 @@ pub struct Options {
     docker: bool,
     markdown: bool,
     without_engine: bool,
+    /// Compare the bytes of floor and engine, and nothing else.
+    verify: bool,
     /// Attach so many as the reference does, and nothing else.
     as_reference: Option<u32>,
 }
@@ -55,6 +59,7 @@ impl Options {
             docker: false,
             markdown: false,
             without_engine: false,
+            verify: false,
             as_reference: None,
         };
         let mut args = args.flat_map(|arg| match arg.split_once('=') {
@@ -77,6 +82,7 @@ impl Options {
                 "--docker" => options.docker = true,
                 "--markdown" => options.markdown = true,
                 "--without-engine" => options.without_engine = true,
+                "--verify" => options.verify = true,
                 "--as-reference" => options.as_reference = Some(number(&value()?)?),
                 _ => return Err(format!("unknown option {arg}")),
             }
@@ -95,10 +101,15 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    // The engine starts its forwarder as the program that it runs in.
+    let args: Vec<_> = env::args_os().skip(1).collect();
+    if let Some(code) = twinax::act::role(&args) {
+        return code;
+    }
     if matches!(Role::own(), Role::Weigh) {
         return sandbox::weigh_here();
     }
-    if env::args_os().len() == 1 {
+    if args.is_empty() {
         // `cargo test --all-targets` runs benchmarks too, but does not ask for figures.
         println!("{USAGE}");
         return ExitCode::SUCCESS;
@@ -135,7 +146,7 @@ fn run(options: &Options) -> ExitCode {
             failed = true;
         }
     }
-    if options.wants('g') && options.as_reference.is_none() {
+    if options.wants('g') && options.as_reference.is_none() && !options.verify {
         docker(options, &mut figures);
     }
     println!("{}\n", machine());
@@ -147,6 +158,9 @@ fn run(options: &Options) -> ExitCode {
 fn parts(options: &Options) -> Vec<String> {
     if let Some(count) = options.as_reference {
         return vec![format!("reference {count}")];
+    }
+    if options.verify {
+        return vec!["verify 0".to_owned()];
     }
     let mut parts = Vec::new();
     if options.wants('c') {
@@ -178,6 +192,7 @@ fn inside(options: &Options, part: &str) -> io::Result<()> {
         "ladder" => ladder::run(options, size),
         "netavark" => peer("e", size, Netavark::new()),
         "cni" => peer("f", size, Cni::new()),
+        "verify" => verify::run(),
         "reference" => reference::run(size),
         _ => Err(io::Error::other("there is no such part")),
     }

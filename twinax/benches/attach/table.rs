@@ -111,7 +111,7 @@ impl Figures {
                 &format!("start of the program: {:.2} ms, aim 2 ms", ms(start)),
             ));
         }
-        if let Some(memory) = self.median("m", 0) {
+        if let Some(memory) = self.median("m", 1000) {
             let kb = memory.as_nanos();
             lines.push(aim(kb <= 10_240, &format!("memory of (c): {kb} kB, aim 10 MB")));
         }
