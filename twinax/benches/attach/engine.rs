@@ -21,6 +21,8 @@ use twinax_core::{
     },
 };
 
+use crate::timed::{Spent, Timed};
+
 /// What the floor has to know of the network that the engine has made.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -39,7 +41,7 @@ pub struct Chosen {
 
 /// The engine on this sandbox's kernel.
 pub struct Engine {
-    world: Linux,
+    world: Timed<Linux>,
     store: Store,
     network: NetworkName,
     made: u64,
@@ -49,7 +51,12 @@ impl Engine {
     pub fn open() -> Result<Self, String> {
         let place = place::enter(Need::Start).map_err(told)?;
         let network = DEFAULT_NETWORK.parse().map_err(told)?;
-        Ok(Self { world: Linux::new(place.store.clone()), store: place.store, network, made: 0 })
+        Ok(Self {
+            world: Timed::new(Linux::new(place.store.clone())),
+            store: place.store,
+            network,
+            made: 0,
+        })
     }
 
     /// Attaches a namespace to the default network, as `network connect -p PORT:80` does.
@@ -110,6 +117,11 @@ impl Engine {
     /// Removes a container, whose namespace has mostly ended by then.
     pub fn remove(&mut self, name: ContainerName) -> Result<(), String> {
         self.carry(&vec![Change::RemoveContainer { name }]).map(drop)
+    }
+
+    /// Returns where the time went since this was last asked.
+    pub fn spent(&mut self) -> Spent {
+        self.world.take()
     }
 
     fn carry(&mut self, request: &Request) -> Result<engine::Done, String> {

@@ -17,10 +17,11 @@ use twinax_core::{name::ContainerName, ruleset::GROUP_BASE};
 use crate::{
     Options,
     engine::{self, Engine, Facts},
-    floor::{self, Cable, Floor, STEPS, Steps},
+    floor::{self, Cable, Floor, STEPS},
     peers::{self, Script},
     sandbox,
     table::{missing_line, note_line, sample_line},
+    timed::ASKED,
 };
 
 /// The network as the floor makes it where no engine has.
@@ -56,10 +57,14 @@ pub fn run(options: &Options, size: u32) -> io::Result<()> {
 /// Takes away what a row has attached.
 type Undo = Box<dyn FnOnce(&mut Host) -> io::Result<()>>;
 
+/// Where the time of one attach went.
+type Profile = Vec<(&'static str, Duration)>;
+
 #[derive(Default)]
 struct Rows {
     took: Vec<(&'static str, Vec<Duration>)>,
-    steps: Vec<Steps>,
+    steps: Vec<Profile>,
+    asked: Vec<Profile>,
     missing: Vec<(&'static str, String)>,
 }
 
@@ -87,14 +92,19 @@ impl Rows {
         if let Some(first) = host.first {
             println!("{}", sample_line("b1", 0, &[first]));
         }
-        let medians = STEPS.iter().enumerate().map(|(step, name)| {
-            let mut took: Vec<_> = self.steps.iter().map(|steps| steps[step]).collect();
-            took.sort();
-            let median = took.get(took.len() / 2).copied().unwrap_or_default();
-            format!("{name} {} µs", median.as_micros())
-        });
-        let steps = medians.collect::<Vec<_>>().join(", ");
-        println!("{}", note_line(&format!("floor by steps, {size} attached: {steps}")));
+        for (what, steps) in [("floor", &self.steps), ("engine", &self.asked)] {
+            let names = steps.first().into_iter().flatten().map(|(name, _)| *name);
+            let medians = names.enumerate().map(|(step, name)| {
+                let mut took: Vec<_> = steps.iter().map(|steps| steps[step].1).collect();
+                took.sort();
+                format!("{name} {}", took[took.len() / 2].as_micros())
+            });
+            let medians = medians.collect::<Vec<_>>().join(", ");
+            if !medians.is_empty() {
+                let line = format!("{what} with {size} attached, by steps, in µs: {medians}");
+                println!("{}", note_line(&line));
+            }
+        }
     }
 }
 
@@ -220,7 +230,7 @@ impl Host {
         let started = Instant::now();
         let steps = self.floor.attach(&cable, netns)?;
         rows.add("a", started.elapsed());
-        rows.steps.push(steps);
+        rows.steps.push(STEPS.into_iter().zip(steps).collect());
         let started = Instant::now();
         self.floor.detach(&cable)?;
         rows.add("a-", started.elapsed());
@@ -237,9 +247,15 @@ impl Host {
         };
         let port = (ENGINE_PORTS + 2000) as u16;
         let way = engine::at(netns);
+        engine.spent();
         let started = Instant::now();
         let chosen = engine.attach(way, port).map_err(io::Error::other)?;
-        rows.add("b", started.elapsed());
+        let took = started.elapsed();
+        rows.add("b", took);
+        let mut profile: Profile = ASKED.into_iter().zip(engine.spent()).collect();
+        let asked: Duration = profile.iter().map(|(_, spent)| *spent).sum();
+        profile.push(("thinking", took.saturating_sub(asked)));
+        rows.asked.push(profile);
         let started = Instant::now();
         engine.detach(chosen.name, port).map_err(io::Error::other)?;
         rows.add("b=", started.elapsed());

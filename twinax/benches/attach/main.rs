@@ -11,6 +11,7 @@ mod peers;
 mod reference;
 mod sandbox;
 mod table;
+mod timed;
 mod verify;
 
 use std::{
