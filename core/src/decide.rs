@@ -128,6 +128,7 @@ pub fn decide(state: &State, request: &Request, facts: &Facts) -> Result<(State,
         cut: BTreeSet::new(),
         idle: BTreeSet::new(),
     };
+    decision.take_in_defined();
     decision.lay_ghosts();
     decision.reap();
     for change in request {

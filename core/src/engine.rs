@@ -107,7 +107,9 @@ pub fn plan<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<
     let desired = lower(&after);
     let at = sandboxes(&before, &after);
     let scope = lower(&before).scope().union(desired.scope());
-    let observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
+    let mut observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
+    // A container to come would be there, waiting, before its first promise.
+    observed.netns.extend(desired.netns.difference(&lower(&before).netns).cloned());
     let plan = diff(&observed, &desired)?;
     Ok(Done { state: after, reply, plan })
 }

@@ -50,6 +50,8 @@ pub struct FakeWorld {
     /// Steps still allowed before one fails, and how it fails; `None` never fails.
     pub fuel: Option<(usize, Mode)>,
     pub stopped: bool,
+    /// The next command is the first after a reboot.
+    pub fresh: bool,
     /// How many steps were taken.
     pub steps: usize,
 }
@@ -59,6 +61,16 @@ impl FakeWorld {
     pub fn restart(&mut self) {
         self.stopped = false;
         self.fuel = None;
+    }
+
+    /// The machine was off: only what was defined is left.
+    pub fn reboot(&mut self) {
+        let networks = self.saved.networks.clone();
+        self.saved = State { networks, ..State::default() };
+        self.kernel = Topology::default();
+        self.journal = None;
+        self.fresh = true;
+        self.restart();
     }
 
     fn step(&mut self) -> Result<(), FakeError> {
@@ -90,7 +102,8 @@ impl World for FakeWorld {
 
     fn pending(&mut self) -> Result<Pending, FakeError> {
         self.alive()?;
-        Ok(Pending { journal: self.journal.clone(), ..Pending::default() })
+        let fresh = std::mem::take(&mut self.fresh);
+        Ok(Pending { journal: self.journal.clone(), fresh, ..Pending::default() })
     }
 
     fn host(&mut self) -> Result<Host, FakeError> {

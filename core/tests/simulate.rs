@@ -230,6 +230,10 @@ fn a_failure_at_any_step_leaves_what_was_or_what_was_asked() {
             chance.mishap(&mut world);
             repair(&mut world).unwrap_or_else(|e| panic!("{what}, then repair: {e:?}"));
             holds(&world, &format!("{what}, then repair"));
+            let mut rebooted = world.clone();
+            rebooted.reboot();
+            check(&mut rebooted).unwrap_or_else(|e| panic!("{what}, then reboot: {e:?}"));
+            holds(&rebooted, &format!("{what}, then reboot"));
         }
     }
     assert!(failures > 1000, "only {failures} failure points");

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! All of them are this very program, executed again with a hidden first argument, so nothing
-//! forks without executing. The arrows are one socket on standard input; who finds it closed
+//! runs on after a fork. The arrows are one socket on standard input; who finds it closed
 //! before `Go` ends without a trace. Later, each end has one who sees it:
 //!
 //! * the command ends: init exits with its code, and the kernel ends every other process of the
@@ -34,7 +34,6 @@ pub mod process;
 mod supervisor;
 
 use std::{
-    collections::BTreeMap,
     ffi::{OsStr, OsString},
     io,
     os::{fd::AsFd, unix::process::CommandExt},
@@ -60,7 +59,7 @@ pub struct Spec {
     /// The program and its arguments. Looked for in the `PATH` of [`Spec::env`].
     pub command: Vec<OsString>,
     /// The whole environment of the command.
-    pub env: BTreeMap<OsString, OsString>,
+    pub env: Vec<(OsString, OsString)>,
     /// The command's working directory.
     pub cwd: PathBuf,
     /// A directory of the container's own; the log is kept in it.
@@ -240,6 +239,18 @@ fn again(role: &str, name: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(OsStr::new(name)).arg(role).current_dir("/");
     command
+}
+
+/// Whether there is no such program. A directory in `PATH` that may not be entered makes the kernel
+/// say "permission denied" of a program that is nowhere; users expect to hear of the latter.
+fn missing(program: &OsStr, path: Option<&OsStr>, error: &io::Error) -> bool {
+    let plain = !program.as_encoded_bytes().contains(&b'/');
+    let there = |path| std::env::split_paths(path).any(|dir| dir.join(program).is_file());
+    match error.kind() {
+        io::ErrorKind::NotFound => true,
+        io::ErrorKind::PermissionDenied => plain && !path.is_some_and(there),
+        _ => false,
+    }
 }
 
 /// The caller's end.

@@ -15,7 +15,7 @@
 use std::{
     ffi::OsStr,
     fs::{File, OpenOptions},
-    io,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     os::{fd::AsFd, unix::process::CommandExt},
     path::{Path, PathBuf},
@@ -392,10 +392,15 @@ pub(crate) fn hold(how: Option<&OsStr>) -> ExitCode {
         Signals::block(&[libc::SIGTERM]).map_err(|e| trouble("take signals as a file")(e))
     });
     let said: Result<(), &Trouble> = signals.as_ref().map(|_| ());
-    let told = serde_json::to_writer(io::stdout(), &said)
-        .map_err(io::Error::from)
-        .and_then(|()| Ok(File::options().write(true).open("/dev/null")?))
-        .and_then(|null| Ok(rustix::stdio::dup2_stdout(&null)?));
+    let told = || -> io::Result<()> {
+        let mut out = io::stdout();
+        serde_json::to_writer(&mut out, &said)?;
+        out.flush()?;
+        // Closes the pipe, which ends the message.
+        let null = File::options().write(true).open("/dev/null")?;
+        Ok(rustix::stdio::dup2_stdout(&null)?)
+    };
+    let told = told();
     let (Ok(signals), Ok(())) = (signals, told) else {
         return ExitCode::FAILURE;
     };

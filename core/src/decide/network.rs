@@ -71,6 +71,28 @@ impl Decision<'_> {
             mode6: spec.mode6,
             labels: spec.labels.clone(),
         };
+        self.take_in(name, &network);
+        self.state.networks.insert(name.clone(), network);
+        Ok(())
+    }
+
+    /// Takes in the networks that were defined before this boot: nothing is promised on them yet.
+    pub(super) fn take_in_defined(&mut self) {
+        let defined: Vec<_> = self
+            .state
+            .networks
+            .loaded()
+            .iter()
+            .filter(|(name, _)| self.state.leases.get(name).is_none())
+            .map(|(name, network)| (name.clone(), network.clone()))
+            .collect();
+        for (name, network) in defined {
+            self.take_in(&name, &network);
+        }
+    }
+
+    /// Counts a network as there, with no address given out but its own.
+    fn take_in(&mut self, name: &NetworkName, network: &Network) {
         let mut leases = Leases::new(network.subnets.iter().map(|subnet| subnet.range));
         for subnet in &network.subnets {
             leases.claim(subnet.gateway);
@@ -82,9 +104,7 @@ impl Decision<'_> {
             self.need(forwarding(family));
         }
         self.state.leases.insert(name.clone(), leases);
-        self.state.networks.insert(name.clone(), network);
         self.state.host.networks += 1;
-        Ok(())
     }
 
     pub(super) fn remove_network(&mut self, name: &NetworkName) -> Result<(), Refusal> {

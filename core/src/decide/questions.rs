@@ -23,6 +23,11 @@ pub fn questions(state: &State, request: &Request) -> Questions {
         let names = state.containers.loaded().keys();
         names.for_each(|name| ask_after(state, name, &mut questions));
     }
+    let defined = state.networks.loaded().iter();
+    for (_, network) in defined.filter(|(name, _)| state.leases.get(name).is_none()) {
+        let out = Family::BOTH.into_iter().filter(|family| network.leads_out(*family));
+        questions.sysctls.extend(out.map(forwarding));
+    }
     if needs_default(state, request) {
         ask_for_network(state, &NetworkSpec::default(), &mut questions);
     }

@@ -7,6 +7,7 @@ use twinax_core::{
     diff::Plan,
     engine::{Journal, Pending, Sandboxes, World},
     model::{Scope, Topology},
+    name::ContainerName,
     state::{Host, Keys, Row, State},
 };
 
@@ -73,6 +74,10 @@ impl<W: World> World for Timed<W> {
 
     fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), W::Error> {
         self.note(7, |world| world.apply(plan, at))
+    }
+
+    fn buried(&mut self, name: &ContainerName) -> Result<(), W::Error> {
+        self.world.buried(name)
     }
 
     fn finish(&mut self) -> Result<(), W::Error> {

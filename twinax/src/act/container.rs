@@ -147,7 +147,7 @@ fn spec(session: &mut Session, wanted: &Wanted) -> Result<Spec, Failed> {
     Ok(Spec {
         name: name.to_string(),
         command: command(&wanted.command),
-        env: all,
+        env: all.into_iter().collect(),
         cwd: wanted.workdir.clone().map_or_else(|| "/".into(), PathBuf::from),
         dir,
         notes: store.notes_dir(),

@@ -20,8 +20,8 @@ use rustix::{
 };
 
 use crate::{
-    container::{FORWARDED, Task},
-    linux::task::Signals,
+    container::{FORWARDED, Task, missing},
+    linux::task::{self, Signals},
 };
 
 /// Where a command runs.
@@ -89,9 +89,8 @@ impl ExecError {
 /// # Errors
 /// See [`ExecError`]. The process may be left in other namespaces; it should end.
 pub fn exec(exec: &Exec) -> Result<i32, ExecError> {
-    let (program, arguments) = match exec.command.split_first() {
-        Some(parts) => parts,
-        None => return Err(ExecError::NotFound { command: OsString::new() }),
+    let Some((program, arguments)) = exec.command.split_first() else {
+        return Err(ExecError::NotFound { command: OsString::new() });
     };
     let home = std::env::current_dir().ok();
     enter(&exec.target)?;
@@ -108,13 +107,15 @@ pub fn exec(exec: &Exec) -> Result<i32, ExecError> {
     if exec.detach {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     }
-    let refused = |cause: io::Error| match cause.kind() {
-        io::ErrorKind::NotFound => ExecError::NotFound { command: program.clone() },
-        _ => ExecError::NotExecutable { command: program.clone(), cause },
+    let given = exec.env.iter().rfind(|(key, _)| key == "PATH").map(|(_, path)| path.clone());
+    let path = given.or_else(|| std::env::var_os("PATH"));
+    let refused = |cause: io::Error| match missing(program, path.as_deref(), &cause) {
+        true => ExecError::NotFound { command: program.clone() },
+        false => ExecError::NotExecutable { command: program.clone(), cause },
     };
     // Blocked before the command is there, so that none is lost between.
     let signals = Signals::block(&FORWARDED).map_err(refused)?;
-    let child = command.spawn().map_err(refused)?;
+    let child = task::unblocked(&mut command).spawn().map_err(refused)?;
     match exec.detach {
         true => Ok(0),
         false => wait(child, &signals).map_err(refused),
@@ -127,9 +128,9 @@ fn enter(target: &Target) -> Result<(), ExecError> {
         move |cause: rustix::io::Errno| ExecError::Enter { what, cause: cause.into() }
     };
     match target {
-        Target::Container(task) | Target::NetOf(task) => {
-            let what = format!("the namespaces of process {}", task.pid);
-            let fd = task.open().ok_or_else(|| gone(what.clone()))?;
+        Target::Container(of) | Target::NetOf(of) => {
+            let what = format!("the namespaces of process {}", of.pid);
+            let fd = of.open().ok_or_else(|| gone(what.clone()))?;
             let net = ThreadNameSpaceType::NETWORK;
             let all = net
                 | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME

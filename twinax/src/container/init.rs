@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use crate::{
-    container::{Failure, Go, Message, Net, Spec, channel::Channel, mounts},
+    container::{Failure, Go, Message, Net, Spec, channel::Channel, missing, mounts},
     linux::task::{self, Signals},
 };
 
@@ -208,7 +208,7 @@ fn launch(spec: &Spec, go: &Go, stdin: Vec<OwnedFd>) -> Result<Pid, Failure> {
         return Err(Failure::NotFound("no command was given".to_owned()));
     };
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(&spec.env).current_dir(&spec.cwd);
+    command.args(arguments).env_clear().envs(spec.env.iter().cloned()).current_dir(&spec.cwd);
     if let Some(hostname) = &go.hostname {
         command.env("HOSTNAME", OsStr::from_bytes(hostname.as_bytes()));
     }
@@ -219,9 +219,12 @@ fn launch(spec: &Spec, go: &Go, stdin: Vec<OwnedFd>) -> Result<Pid, Failure> {
             "there is no such directory",
         ));
     }
-    let child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Failure::NotFound("no such program in PATH".to_owned()),
-        _ => Failure::NotExecutable(error.to_string()),
+    let path = spec.env.iter().rfind(|(key, _)| key == "PATH").map(|(_, path)| path.as_os_str());
+    let child = task::unblocked(&mut command).spawn().map_err(|error| {
+        match missing(program, path, &error) {
+            true => Failure::NotFound("no such program in PATH".to_owned()),
+            false => Failure::NotExecutable(error.to_string()),
+        }
     })?;
     drop(command);
     if let Ok(null) = File::options().write(true).open("/dev/null") {

@@ -3,19 +3,17 @@
 //! One process, one thread, one poll loop. It stays in the namespaces that Twinax runs in.
 
 use std::{
-    fs::File,
+    ffi::CString,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
-    process::{Child, ExitCode, Stdio},
+    process::ExitCode,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
-    process::{Pid, PidfdFlags, pidfd_open},
-    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 
 use crate::{
@@ -25,7 +23,7 @@ use crate::{
         init::leave_note,
         logs::{BODY, Chunk, Log, Stream},
     },
-    linux::task,
+    linux::task::{self, First},
 };
 
 /// The life of a supervisor. Its standard input is the socket to the caller.
@@ -53,8 +51,7 @@ pub(super) fn supervise(on_exit: &dyn OnExit) -> ExitCode {
         if !told {
             leave_note(&spec.notes, &spec.name);
         }
-        let mut child = brood.child;
-        let _ = child.wait();
+        brood.child.wait();
         return ExitCode::FAILURE;
     }
     let Spec { name, dir, attached, .. } = spec;
@@ -71,8 +68,7 @@ struct Kept {
 /// An init and our ends of its pipes.
 struct Brood {
     init: Channel,
-    child: Child,
-    pidfd: OwnedFd,
+    child: First,
     out: OwnedFd,
     err: OwnedFd,
     log: Log,
@@ -85,11 +81,7 @@ fn bear(spec: &Spec, client: &Channel, stdin: Vec<OwnedFd>) -> Result<Option<Bro
     let pipes = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::step("make a pipe", e));
     let ((out, out_end), (err, err_end)) = (pipes()?, pipes()?);
     let (init, end) = Channel::pair().map_err(|e| Failure::step("make a socket", e))?;
-    let stdio = [end.into_fd(), out_end, err_end].map(Stdio::from);
-    let child = spawn_init(&spec.name, stdio)?;
-    let pid = Pid::from_child(&child);
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())
-        .map_err(|e| Failure::step("open the container's init", e))?;
+    let child = spawn_init(&spec.name, [end.into_fd(), out_end, err_end])?;
     let handed: Vec<BorrowedFd<'_>> = stdin.iter().map(AsFd::as_fd).take(1).collect();
     // If it cannot be sent, init has ended, and the answer will be missing too.
     let _ = init.send(&Message::Spec(spec.clone()), &handed);
@@ -99,33 +91,24 @@ fn bear(spec: &Spec, client: &Channel, stdin: Vec<OwnedFd>) -> Result<Option<Bro
         Ok(Some((Message::Failed(failure), _))) => return Err(failure),
         _ => return Err(Failure::step("start the container's init", "it was killed")),
     };
-    let (Some(supervisor), Some(first)) = (Task::own(), Task::of(child.id())) else {
+    let (Some(supervisor), Some(first)) =
+        (Task::own(), Task::of(child.pid.as_raw_nonzero().get().cast_unsigned()))
+    else {
         return Err(Failure::step("read the start times of processes", "/proc is not mounted"));
     };
     let born = Born { supervisor, init: first, cookie };
     if client.send(&Message::Born(born), &[]).is_err() {
         return Ok(None);
     }
-    Ok(Some(Brood { init, child, pidfd, out, err, log }))
+    Ok(Some(Brood { init, child, out, err, log }))
 }
 
-/// Starts ourselves as PID 1 of a new pid namespace, and leaves our own children where they were.
-fn spawn_init(name: &str, [stdin, stdout, stderr]: [Stdio; 3]) -> Result<Child, Failure> {
-    let home = File::open("/proc/self/ns/pid")
-        .map_err(|e| Failure::step("open the own pid namespace", e))?;
-    task::unshare(UnshareFlags::NEWPID).map_err(|e| Failure::step("make a pid namespace", e))?;
-    let child = super::again(super::INIT, "twinax-init")
-        .arg(name)
-        .env_clear()
-        .stdin(stdin)
-        .stdout(stdout)
-        .stderr(stderr)
-        .spawn()
-        .map_err(|e| Failure::step("execute this program as init", e))?;
-    // Threads could not be started while children belong elsewhere.
-    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::ProcessID))
-        .map_err(|e| Failure::step("return to the own pid namespace", e))?;
-    Ok(child)
+/// Starts ourselves as PID 1 of a new pid namespace.
+fn spawn_init(name: &str, stdio: [OwnedFd; 3]) -> Result<First, Failure> {
+    let name = CString::new(name).map_err(|e| Failure::step("name the container's init", e))?;
+    let role = CString::new(super::INIT).expect("a constant without a zero byte");
+    task::spawn_first(&[c"twinax-init".to_owned(), role, name], stdio)
+        .map_err(|e| Failure::step("start a first process in a pid namespace", e))
 }
 
 /// Passes the caller's word on to init, and init's answer back. `Err(None)`: the caller does not
@@ -166,7 +149,7 @@ struct Flow {
 
 /// Keeps the output until init has ended, then tells everybody.
 fn watch(brood: Brood, client: Channel, kept: &Kept, on_exit: &dyn OnExit) -> ExitCode {
-    let Brood { init, mut child, pidfd, out, err, mut log } = brood;
+    let Brood { init, child, out, err, mut log } = brood;
     let flow = |pipe, stream| Flow { pipe: Some(pipe), stream, tee: kept.attached, stalled: false };
     let mut flows = [flow(out, Stream::Out), flow(err, Stream::Err)];
     // A caller that does not stay closes its end, which must not wake us forever.
@@ -174,7 +157,7 @@ fn watch(brood: Brood, client: Channel, kept: &Kept, on_exit: &dyn OnExit) -> Ex
     task::trim_memory();
     let mut ended = false;
     while !ended || flows.iter().any(|flow| flow.pipe.is_some()) {
-        let woken = turn(&mut flows, &mut log, &pidfd, client.as_ref(), ended);
+        let woken = turn(&mut flows, &mut log, &child.pidfd, client.as_ref(), ended);
         ended |= woken.ended;
         if woken.deserted {
             client = None;
@@ -184,7 +167,7 @@ fn watch(brood: Brood, client: Channel, kept: &Kept, on_exit: &dyn OnExit) -> Ex
         }
     }
     drop(init);
-    let code = child.wait().ok().and_then(exit_code);
+    let code = child.wait();
     log.end(code);
     drop(log);
     on_exit.exited(&kept.name, &kept.dir, code);
@@ -192,13 +175,6 @@ fn watch(brood: Brood, client: Channel, kept: &Kept, on_exit: &dyn OnExit) -> Ex
         let _ = client.send(&Message::Exited { code }, &[]);
     }
     ExitCode::SUCCESS
-}
-
-/// The command's exit code, or 128 + the signal that ended it: init passes the first on, and is
-/// killed itself in the second case only by `SIGKILL` from outside.
-fn exit_code(status: std::process::ExitStatus) -> Option<i32> {
-    use std::os::unix::process::ExitStatusExt;
-    status.code().or_else(|| status.signal().map(|signal| 128 + signal))
 }
 
 struct Woken {

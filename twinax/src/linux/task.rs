@@ -5,9 +5,19 @@
 #![allow(unsafe_code, reason = "these calls have no safe wrapper in rustix")]
 
 use std::{
+    ffi::CString,
     io,
     mem::{MaybeUninit, size_of},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, WaitOptions, waitpid},
 };
 
 pub use rustix::thread::UnshareFlags;
@@ -29,6 +39,79 @@ pub fn close_inherited() {
     // descriptor exists that could be surprised. A kernel without the call (before 5.9) leaves
     // them open, which is untidy but harmless.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+}
+
+/// A process started by [`spawn_first`], to be waited for.
+#[derive(Debug)]
+pub struct First {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+}
+
+impl First {
+    /// Waits for its end; returns its exit code, or 128 + the signal that ended it.
+    pub fn wait(&self) -> Option<i32> {
+        loop {
+            match waitpid(Some(self.pid), WaitOptions::empty()) {
+                Err(Errno::INTR) => continue,
+                Err(_) | Ok(None) => return None,
+                Ok(Some((_, status))) => {
+                    let killed = status.terminating_signal().map(|signal| 128 + signal);
+                    return status.exit_status().or(killed);
+                }
+            }
+        }
+    }
+}
+
+/// Starts this program again as the first process (PID 1) of a new pid namespace, with an empty
+/// environment and `stdio` as its standard input, output and error.
+///
+/// Not by `unshare(2)`: that binds the caller's later children to the namespace too, and the way
+/// back is closed to the root of a user namespace.
+///
+/// # Errors
+/// The kernel's refusal, as of [`unshare`].
+pub fn spawn_first(args: &[CString], stdio: [OwnedFd; 3]) -> io::Result<First> {
+    let program = std::fs::File::open("/proc/self/exe")?;
+    let mut argv: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    let envp = [std::ptr::null::<libc::c_char>()];
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: all fields are numbers, for which zero means "not used".
+    let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
+    how.flags = (libc::CLONE_NEWPID | libc::CLONE_PIDFD) as u64;
+    how.pidfd = (&raw mut pidfd) as u64;
+    how.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM this is fork(2): the child has a copy of everything.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut how, size_of::<libc::clone_args>()) };
+    if pid == 0 {
+        // SAFETY: between fork and exec only calls that are safe in a signal handler are made, on
+        // what was prepared before; nothing is allocated or dropped.
+        unsafe {
+            for (at, fd) in stdio.iter().enumerate() {
+                if libc::dup2(fd.as_raw_fd(), at as libc::c_int) < 0 {
+                    libc::_exit(127);
+                }
+            }
+            libc::syscall(
+                libc::SYS_execveat,
+                program.as_raw_fd(),
+                c"".as_ptr(),
+                argv.as_ptr(),
+                envp.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            );
+            libc::_exit(127);
+        }
+    }
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
+        return Err(io::Error::last_os_error());
+    };
+    // SAFETY: the kernel has just stored a descriptor that nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(First { pid, pidfd })
 }
 
 /// Returns freed memory to the kernel; for processes that live long and do little.
@@ -53,8 +136,8 @@ pub struct Caught {
 pub struct Signals(OwnedFd);
 
 impl Signals {
-    /// Blocks `numbers` for the calling thread and those it starts later. Programs started with
-    /// [`std::process::Command`] do not inherit this: it resets the mask.
+    /// Blocks `numbers` for the calling thread and those it starts later, and for the programs
+    /// it starts unless they are [`unblocked`].
     ///
     /// # Errors
     /// The kernel's, when no descriptor can be had.
@@ -94,6 +177,25 @@ impl Signals {
         let number = i32::try_from(info.ssi_signo).ok()?;
         Some(Caught { number, by_kernel: info.ssi_code > 0 })
     }
+}
+
+/// Makes the program that `command` starts begin with no signal blocked: what we block in order to
+/// read it is inherited otherwise.
+pub fn unblocked(command: &mut Command) -> &mut Command {
+    let reset = || {
+        let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set before it is read; a null old set is allowed.
+        let error = unsafe {
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+        };
+        match error {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    };
+    // SAFETY: between fork and exec only these two async-signal-safe calls are made.
+    unsafe { command.pre_exec(reset) }
 }
 
 impl AsFd for Signals {
