@@ -17,7 +17,7 @@ use twinax_core::{
     name::{ContainerName, NetworkName, Proto},
     state::{
         AttachSpec, Change, Container, DEFAULT_NETWORK, Endpoint, Keys, Network, PublishSpec,
-        Request, Sandbox, Status, Way,
+        Request, Sandbox, State, Status, Way,
     },
 };
 
@@ -41,7 +41,7 @@ pub struct Chosen {
 
 /// The engine on this sandbox's kernel.
 pub struct Engine {
-    world: Timed<Linux>,
+    world: Linux,
     store: Store,
     network: NetworkName,
     made: u64,
@@ -51,16 +51,27 @@ impl Engine {
     pub fn open() -> Result<Self, String> {
         let place = place::enter(Need::Start).map_err(told)?;
         let network = DEFAULT_NETWORK.parse().map_err(told)?;
-        Ok(Self {
-            world: Timed::new(Linux::new(place.store.clone())),
-            store: place.store,
-            network,
-            made: 0,
-        })
+        Ok(Self { world: Linux::new(place.store.clone()), store: place.store, network, made: 0 })
     }
 
     /// Attaches a namespace to the default network, as `network connect -p PORT:80` does.
     pub fn attach(&mut self, way: Way, host_port: u16) -> Result<Chosen, String> {
+        let (name, request) = self.request(way, host_port)?;
+        let done = self.carry(&request)?;
+        self.chosen(name, &done.state)
+    }
+
+    /// Attaches so too, and returns where the time went that it took.
+    pub fn profile(&mut self, way: Way, host_port: u16) -> Result<(Chosen, Spent), String> {
+        let (name, request) = self.request(way, host_port)?;
+        let _lock = self.store.lock().map_err(told)?;
+        let mut world = Timed::new(&mut self.world);
+        let done = engine::run(&mut world, &request).map_err(|failure| format!("{failure:?}"))?;
+        let spent = world.spent();
+        Ok((self.chosen(name, &done.state)?, spent))
+    }
+
+    fn request(&mut self, way: Way, host_port: u16) -> Result<(ContainerName, Request), String> {
         let name = name_of(&way)?;
         let cookie = NetnsHandle::open(&way).and_then(|netns| netns.cookie()).map_err(told)?;
         self.made += 1;
@@ -76,14 +87,18 @@ impl Engine {
         };
         let ports = vec![publish(host_port)];
         let spec = AttachSpec::new(self.network.clone());
-        let done = self.carry(&vec![
+        let request = vec![
             Change::PutContainer { name: name.clone(), container },
             Change::Attach { container: name.clone(), spec },
             Change::Publish { container: name.clone(), ports },
-        ])?;
-        let container = done.state.containers.get(&name).ok_or("it is not recorded")?;
+        ];
+        Ok((name, request))
+    }
+
+    fn chosen(&self, name: ContainerName, state: &State) -> Result<Chosen, String> {
+        let container = state.containers.get(&name).ok_or("it is not recorded")?;
         let endpoint = container.endpoints.first().ok_or("it has no endpoint")?.clone();
-        let network = done.state.networks.get(&self.network).ok_or("there is no network")?;
+        let network = state.networks.get(&self.network).ok_or("there is no network")?;
         Ok(Chosen { name, endpoint, network: network.clone() })
     }
 
@@ -117,11 +132,6 @@ impl Engine {
     /// Removes a container, whose namespace has mostly ended by then.
     pub fn remove(&mut self, name: ContainerName) -> Result<(), String> {
         self.carry(&vec![Change::RemoveContainer { name }]).map(drop)
-    }
-
-    /// Returns where the time went since this was last asked.
-    pub fn spent(&mut self) -> Spent {
-        self.world.take()
     }
 
     fn carry(&mut self, request: &Request) -> Result<engine::Done, String> {

@@ -44,6 +44,7 @@ pub fn run(options: &Options, size: u32) -> io::Result<()> {
         host.round(options, round, &mut rows)?;
     }
     if options.wants('b') && host.engine.is_ok() {
+        host.profile(options.pairs.min(SCRIPT_SAMPLES), &mut rows)?;
         let removed = host.removals(options.pairs.min(SCRIPT_SAMPLES), &mut rows);
         removed.unwrap_or_else(|error| rows.lacks("b-", error.to_string()));
     }
@@ -247,15 +248,9 @@ impl Host {
         };
         let port = (ENGINE_PORTS + 2000) as u16;
         let way = engine::at(netns);
-        engine.spent();
         let started = Instant::now();
         let chosen = engine.attach(way, port).map_err(io::Error::other)?;
-        let took = started.elapsed();
-        rows.add("b", took);
-        let mut profile: Profile = ASKED.into_iter().zip(engine.spent()).collect();
-        let asked: Duration = profile.iter().map(|(_, spent)| *spent).sum();
-        profile.push(("thinking", took.saturating_sub(asked)));
-        rows.asked.push(profile);
+        rows.add("b", started.elapsed());
         let started = Instant::now();
         engine.detach(chosen.name, port).map_err(io::Error::other)?;
         rows.add("b=", started.elapsed());
@@ -303,6 +298,28 @@ impl Host {
             }
         }
         Ok(Some(Box::new(move |host| host.floor.detach(&cable))))
+    }
+
+    /// Attaches more with a clock at everything that the engine asks for.
+    fn profile(&mut self, count: usize, rows: &mut Rows) -> io::Result<()> {
+        for _ in 0..count {
+            let Ok(engine) = &mut self.engine else { return Ok(()) };
+            let before = self.facts.ports();
+            let netns = new_netns(&mut self.namespaces)?;
+            let port = (ENGINE_PORTS + 2000) as u16;
+            let started = Instant::now();
+            let profile = engine.profile(engine::at(&netns), port).map_err(io::Error::other)?;
+            let took = started.elapsed();
+            let (chosen, spent) = profile;
+            let asked: Duration = spent.iter().sum();
+            let mut profile: Profile = ASKED.into_iter().zip(spent).collect();
+            profile.push(("thinking", took.saturating_sub(asked)));
+            rows.asked.push(profile);
+            floor::drop_netns(&netns)?;
+            engine.remove(chosen.name).map_err(io::Error::other)?;
+            self.settle(before);
+        }
+        Ok(())
     }
 
     /// Ends containers that Twinax runs, whose namespace goes with them. Their supervisor, which

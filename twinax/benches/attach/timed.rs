@@ -2,46 +2,60 @@
 
 use std::time::{Duration, Instant};
 
+use twinax::linux::apply::is_link_op;
 use twinax_core::{
     decide::{Facts, Questions},
     diff::Plan,
     engine::{Journal, Pending, Sandboxes, World},
-    model::{Scope, Topology},
+    model::{Op, Scope, Topology},
     name::ContainerName,
     state::{Host, Keys, Row, State},
 };
 
 /// What the engine asks of the world, in its order; the rest of a request is thinking.
-pub const ASKED: [&str; 9] =
-    ["pending", "host", "load", "survey", "observe", "begin", "write", "apply", "finish"];
+pub const ASKED: [&str; 12] = [
+    "pending",
+    "host",
+    "load",
+    "survey",
+    "observe",
+    "begin",
+    "write",
+    "apply: firewall",
+    "apply: links",
+    "apply: forwarder",
+    "apply: rest",
+    "finish",
+];
+const APPLY: usize = 7;
+const FINISH: usize = 11;
 
 /// Time spent, by [`ASKED`].
 pub type Spent = [Duration; ASKED.len()];
 
-pub struct Timed<W> {
-    world: W,
+pub struct Timed<'a, W> {
+    world: &'a mut W,
     spent: Spent,
 }
 
-impl<W> Timed<W> {
-    pub fn new(world: W) -> Self {
+impl<'a, W> Timed<'a, W> {
+    pub fn new(world: &'a mut W) -> Self {
         Self { world, spent: Spent::default() }
     }
 
-    /// Returns what was spent since the last time.
-    pub fn take(&mut self) -> Spent {
-        std::mem::take(&mut self.spent)
+    pub fn spent(&self) -> Spent {
+        self.spent
     }
 
     fn note<T>(&mut self, asked: usize, action: impl FnOnce(&mut W) -> T) -> T {
         let started = Instant::now();
-        let outcome = action(&mut self.world);
+        let outcome = action(self.world);
         self.spent[asked] += started.elapsed();
         outcome
     }
 }
 
-impl<W: World> World for Timed<W> {
+impl<W: World> World for Timed<'_, W> {
     type Error = W::Error;
 
     fn pending(&mut self) -> Result<Pending, W::Error> {
@@ -72,8 +86,18 @@ impl<W: World> World for Timed<W> {
         self.note(6, |world| world.write(rows))
     }
 
+    /// In the parts that Linux takes together, so that each has its own time.
     fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), W::Error> {
-        self.note(7, |world| world.apply(plan, at))
+        let mut rest = plan.0.as_slice();
+        while let Some(first) = rest.first() {
+            let kind = kind(first);
+            let same = rest.iter().take_while(|op| self::kind(op) == kind).count();
+            let (stage, after) = rest.split_at(same);
+            let stage = Plan(stage.to_vec());
+            self.note(APPLY + kind, |world| world.apply(&stage, at))?;
+            rest = after;
+        }
+        Ok(())
     }
 
     fn buried(&mut self, name: &ContainerName) -> Result<(), W::Error> {
@@ -81,6 +105,16 @@ impl<W: World> World for Timed<W> {
     }
 
     fn finish(&mut self) -> Result<(), W::Error> {
-        self.note(8, W::finish)
+        self.note(FINISH, W::finish)
+    }
+}
+
+/// Which part of [`ASKED`]'s applying an operation belongs to.
+fn kind(op: &Op) -> usize {
+    match op {
+        Op::AddElement { .. } | Op::DelElement { .. } | Op::PutTables | Op::DelTables => 0,
+        Op::AddForward { .. } | Op::DelForward { .. } => 2,
+        op if is_link_op(op) => 1,
+        _ => 3,
     }
 }
