@@ -55,7 +55,7 @@ pub fn run(options: &Options, size: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes away what a row has attached.
+/// Takes away what a row has attached, when its namespace has gone.
 type Undo = Box<dyn FnOnce(&mut Host) -> io::Result<()>>;
 
 /// Where the time of one attach went.
@@ -291,13 +291,14 @@ impl Host {
         let cable = self.cable();
         let name = netns.file_name().unwrap_or_default().to_string_lossy();
         match &self.script {
-            Ok(script) => rows.add("d", script.attach(&cable, &name)?),
-            Err(why) => {
-                rows.lacks("d", why.clone());
-                return Ok(None);
+            Ok(script) => {
+                rows.add("d", script.attach(&cable, &name)?);
+                // While the cable is there: it goes with the namespace.
+                self.floor.detach(&cable)?;
             }
+            Err(why) => rows.lacks("d", why.clone()),
         }
-        Ok(Some(Box::new(move |host| host.floor.detach(&cable))))
+        Ok(None)
     }
 
     /// Attaches more with a clock at everything that the engine asks for.
