@@ -209,7 +209,7 @@ impl Host {
             turn.push('d');
         }
         for row in turn.into_iter().filter(|row| options.wants(*row)) {
-            let before = self.facts.ports();
+            let before = links();
             let netns = new_netns(&mut self.namespaces)?;
             let undo = match row {
                 'a' => self.floor_sample(&netns, rows)?,
@@ -305,7 +305,7 @@ impl Host {
     fn profile(&mut self, count: usize, rows: &mut Rows) -> io::Result<()> {
         for _ in 0..count {
             let Ok(engine) = &mut self.engine else { return Ok(()) };
-            let before = self.facts.ports();
+            let before = links();
             let netns = new_netns(&mut self.namespaces)?;
             let port = (ENGINE_PORTS + 2000) as u16;
             let started = Instant::now();
@@ -328,7 +328,7 @@ impl Host {
     fn removals(&mut self, count: usize, rows: &mut Rows) -> io::Result<()> {
         for number in 0..count {
             let Ok(engine) = &mut self.engine else { return Ok(()) };
-            let before = self.facts.ports();
+            let before = links();
             let name = format!("removed{number}");
             let publish = format!("{}:80", ENGINE_PORTS + 2002);
             let args = ["run", "-d", "--name", &name, "-p", &publish, "--", "/bin/sleep", "600"];
@@ -347,26 +347,25 @@ impl Host {
     }
 
     /// Waits until the kernel has taken away what was let go, and is quiet again.
-    fn settle(&self, ports: Option<usize>) {
+    fn settle(&self, before: Option<usize>) {
         let patience = Instant::now() + Duration::from_secs(2);
-        match ports {
+        match before {
             Some(before) => {
-                while self.facts.ports() != Some(before) && Instant::now() < patience {
-                    thread::sleep(Duration::from_millis(1));
+                while links().is_some_and(|now| now > before) && Instant::now() < patience {
+                    thread::sleep(Duration::from_millis(2));
                 }
             }
             None => thread::sleep(Duration::from_millis(60)),
         }
-        thread::sleep(Duration::from_millis(2));
+        // The rest of a namespace goes after its links, and holds the same lock.
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
-impl Facts {
-    /// How many ports the bridge has; `None` where the kernel does not show them.
-    fn ports(&self) -> Option<usize> {
-        let ports = fs::read_dir(format!("/sys/class/net/{}/brif", self.bridge));
-        ports.ok().map(Iterator::count)
-    }
+/// How many links the host has; `None` where the kernel does not show them. (A port leaves its
+/// bridge at once, its link only when the kernel comes to it.)
+fn links() -> Option<usize> {
+    fs::read_dir("/sys/class/net").ok().map(Iterator::count)
 }
 
 /// Makes a namespace under a name that no other had.
