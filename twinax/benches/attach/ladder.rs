@@ -334,12 +334,16 @@ impl Host {
             let args = ["run", "-d", "--name", &name, "-p", &publish, "--", "/bin/sleep", "600"];
             peers::run(Command::new(sandbox::TWINAX).args(args), b"")?;
             let name: ContainerName = name.parse().map_err(io::Error::other)?;
-            for pid in engine.processes(&name).map_err(io::Error::other)? {
+            let processes = engine.processes(&name).map_err(io::Error::other)?;
+            // Else the kernel, which takes the namespace away, is waited for as well.
+            let held = fs::File::open(format!("/proc/{}/ns/net", processes[1]))?;
+            for pid in processes {
                 engine::end(pid).map_err(io::Error::other)?;
             }
             let started = Instant::now();
             engine.exited(name.clone()).map_err(io::Error::other)?;
             rows.add("b-", started.elapsed());
+            drop(held);
             engine.remove(name).map_err(io::Error::other)?;
             self.settle(before);
         }
