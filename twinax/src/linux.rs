@@ -5,6 +5,7 @@ pub mod socket;
 pub mod process;
 pub mod netns;
 pub mod task;
+pub mod tape;
 pub mod link;
 pub mod addr;
 pub mod route;

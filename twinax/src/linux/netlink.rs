@@ -315,6 +315,7 @@ impl Socket {
 
     /// Sends one or more whole messages.
     pub fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        super::tape::record(bytes);
         rustix::io::retry_on_intr(|| net::send(&self.fd, bytes, SendFlags::empty())).map(drop)
     }
 
