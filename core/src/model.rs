@@ -352,6 +352,8 @@ pub struct Scope {
     pub netns: BTreeSet<ContainerName>,
     /// Each link brings its addresses, routes and neighbours, and its forwarding entries.
     pub links: BTreeSet<LinkId>,
+    /// Of these, the ones of which only the link itself counts, not what is configured on it.
+    pub leaned: BTreeSet<LinkId>,
     /// Neighbours and forwarding entries to look for one by one, so that a bridge of a thousand
     /// ports is not read whole.
     pub neighbours: BTreeSet<Neighbour>,
@@ -404,6 +406,7 @@ impl Topology {
         Scope {
             netns: self.netns.clone(),
             links: self.links.keys().cloned().collect(),
+            leaned: BTreeSet::new(),
             neighbours: self.neighbours.clone(),
             fdb: self.fdb.clone(),
             sysctls: self.sysctls.clone(),
@@ -424,8 +427,9 @@ impl Topology {
         let mut part = self.clone();
         part.netns.retain(|x| scope.netns.contains(x));
         part.links.retain(|x, _| at(x));
-        part.addrs.retain(|x| at(&x.link));
-        part.routes.retain(|x| at(&x.link));
+        let whole = |link: &LinkId| at(link) && !scope.leaned.contains(link);
+        part.addrs.retain(|x| whole(&x.link));
+        part.routes.retain(|x| whole(&x.link));
         part.neighbours.retain(|x| scope.neighbours.contains(x));
         part.fdb.retain(|x| scope.fdb.contains(x));
         part.sysctls.retain(|x, turned| scope.sysctls.get(x) == Some(turned));
@@ -645,6 +649,9 @@ impl Scope {
     /// what value is ours.
     pub fn union(mut self, other: Self) -> Self {
         self.netns.extend(other.netns);
+        // What either wants whole is whole.
+        self.leaned.retain(|id| !other.links.contains(id) || other.leaned.contains(id));
+        self.leaned.extend(other.leaned.into_iter().filter(|id| !self.links.contains(id)));
         self.links.extend(other.links);
         self.neighbours.extend(other.neighbours);
         self.fdb.extend(other.fdb);

@@ -53,6 +53,9 @@ impl Links {
             .collect();
         for (id, index) in &index {
             self.remember(id.clone(), *index);
+            if scope.leaned.contains(id) {
+                continue;
+            }
             self.observe_addrs(id, *index, ours, &mut seen)?;
             self.observe_routes(id, *index, &mut seen)?;
         }
