@@ -86,6 +86,7 @@ pub struct LogLine<'a> {
     pub text: &'a str,
 }
 
+/// A container, as `ps --json` has it.
 #[derive(Serialize)]
 pub struct Container {
     pub name: ContainerName,
@@ -118,6 +119,7 @@ pub struct Endpoint {
     pub gateway_priority: i32,
 }
 
+/// A published port.
 #[derive(Serialize)]
 pub struct Port {
     pub protocol: String,
@@ -126,6 +128,7 @@ pub struct Port {
     pub container_port: u16,
 }
 
+/// A network, as `network inspect --json` has it.
 #[derive(Serialize)]
 pub struct Network {
     pub name: NetworkName,
@@ -142,6 +145,7 @@ pub struct Network {
     pub containers: Vec<Endpoint>,
 }
 
+/// A subnet of a network.
 #[derive(Serialize)]
 pub struct Subnet {
     pub subnet: IpNet,
@@ -277,11 +281,13 @@ pub fn plan(operations: impl IntoIterator<Item = impl Display>) -> Plan {
     Plan { done: operations.is_empty(), operations }
 }
 
+/// Returns the body of `check --json`.
 pub fn check(differences: impl IntoIterator<Item = impl Display>) -> Check {
     let differences = lines(differences);
     Check { whole: differences.is_empty(), differences }
 }
 
+/// Returns the body of `repair --json`.
 pub fn repair(operations: impl IntoIterator<Item = impl Display>) -> Repair {
     Repair { operations: lines(operations) }
 }
