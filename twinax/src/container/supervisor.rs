@@ -21,7 +21,7 @@ use crate::{
         Born, Failure, Message, OnExit, Spec, Task,
         channel::Channel,
         init::leave_note,
-        logs::{BODY, Chunk, Log, Stream},
+        logs::{self, BODY, Chunk, Log, Stream},
     },
     linux::task::{self, First},
 };
@@ -39,8 +39,12 @@ pub(super) fn supervise(on_exit: &dyn OnExit) -> ExitCode {
     };
     let brood = match bear(&spec, &client, stdin) {
         Ok(Some(brood)) => brood,
-        Ok(None) => return ExitCode::FAILURE,
+        Ok(None) => {
+            logs::forget(&spec.dir);
+            return ExitCode::FAILURE;
+        }
         Err(failure) => {
+            logs::forget(&spec.dir);
             let _ = client.send(&Message::Failed(failure), &[]);
             return ExitCode::FAILURE;
         }
@@ -52,6 +56,7 @@ pub(super) fn supervise(on_exit: &dyn OnExit) -> ExitCode {
             leave_note(&spec.notes, &spec.name);
         }
         brood.child.wait();
+        logs::forget(&spec.dir);
         return ExitCode::FAILURE;
     }
     let Spec { name, dir, attached, .. } = spec;
