@@ -10,10 +10,20 @@
 mod harness;
 mod sandbox;
 mod wire;
+mod tables;
+mod product;
 mod isolation;
 mod demo;
 mod listeners;
 mod forwarder;
+mod matrix;
+mod published;
+mod names;
+mod addresses;
+mod lifecycle;
+mod foreign;
+mod crash;
+mod first_packet;
 mod route;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -21,8 +31,22 @@ use std::{ffi::OsString, process::ExitCode};
 use harness::Test;
 
 /// Every test, by file.
-const ALL: &[&[Test]] =
-    &[isolation::TESTS, demo::TESTS, listeners::TESTS, forwarder::TESTS, route::TESTS];
+const ALL: &[&[Test]] = &[
+    matrix::TESTS,
+    crash::TESTS,
+    lifecycle::TESTS,
+    first_packet::TESTS,
+    published::TESTS,
+    names::TESTS,
+    addresses::TESTS,
+    foreign::TESTS,
+    isolation::TESTS,
+    product::TESTS,
+    demo::TESTS,
+    listeners::TESTS,
+    forwarder::TESTS,
+    route::TESTS,
+];
 
 fn main() -> ExitCode {
     // Tests that use the library have it run this program again, as it would its own.
