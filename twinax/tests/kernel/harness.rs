@@ -239,7 +239,7 @@ impl Ended {
         let mut child = command.spawn()?;
         drop(command); // The last copies on our side, so that both ends report the end.
         let (mut pids, mut said) = (None, None);
-        let in_time = hear(told, Instant::now() + LIMIT, |line| match line {
+        let in_time = hear(told, Instant::now() + limit(), |line| match line {
             "inside" => {
                 pids = fs::File::open(format!("/proc/{}/ns/pid_for_children", child.id())).ok();
             }
