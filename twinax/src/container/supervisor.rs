@@ -81,7 +81,9 @@ struct Brood {
 
 /// Starts the init and tells the caller of it; `None` if the caller is gone.
 fn bear(spec: &Spec, client: &Channel, stdin: Vec<OwnedFd>) -> Result<Option<Brood>, Failure> {
-    let log = Log::create(&spec.dir)
+    // Made here rather than by the caller, who may be killed before there is one to remove it.
+    let log = std::fs::create_dir_all(&spec.dir)
+        .and_then(|()| Log::create(&spec.dir))
         .map_err(|e| Failure::step(format!("open the log in {}", spec.dir.display()), e))?;
     let pipes = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::step("make a pipe", e));
     let ((out, out_end), (err, err_end)) = (pipes()?, pipes()?);
