@@ -100,12 +100,16 @@ pub fn run<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W
 }
 
 /// A container may die between the look at it and the plan, which then cannot arrive. Nothing was
-/// touched, and a second look sees that it is gone.
+/// touched, and another look sees that it is gone; dying takes a moment, so not always the next.
 fn again<T, E>(mut attempt: impl FnMut() -> Result<T, Failure<E>>) -> Result<T, Failure<E>> {
-    match attempt() {
-        Err(Failure::Unreached(_)) => attempt(),
-        outcome => outcome,
+    const LOOKS: usize = 8;
+    for _ in 1..LOOKS {
+        match attempt() {
+            Err(Failure::Unreached(_)) => {}
+            outcome => return outcome,
+        }
     }
+    attempt()
 }
 
 /// What `request` would do, without doing it. An unfinished request is finished first.
