@@ -141,8 +141,6 @@ fn spec(session: &mut Session, wanted: &Wanted) -> Result<Spec, Failed> {
     };
     let store = session.world.store();
     let dir = store.container_dir(name);
-    let made = std::fs::create_dir_all(&dir);
-    made.map_err(|cause| Failed::told(format!("cannot make {}: {cause}", dir.display())))?;
     let mut all: BTreeMap<OsString, OsString> = env::vars_os().collect();
     all.extend(wanted.env.iter().map(|(key, value)| (key.into(), value.into())));
     Ok(Spec {

@@ -124,6 +124,19 @@ fn fresh(dir: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Removes the directory of a container that never came to be, if nothing is in it but a log:
+/// with a record in it, it is the store's.
+pub(super) fn forget(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let files: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    if files.iter().all(|name| name == "log" || name == "log.1") {
+        for name in files {
+            let _ = std::fs::remove_file(dir.join(name));
+        }
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
 /// Which lines of a log to show.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
