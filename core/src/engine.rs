@@ -4,7 +4,7 @@
 //! A crash at any point is repaired by the next command, whatever it is about: the journal is
 //! written first and removed last, and [`recover`] carries what it says to the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ use crate::{
     model::{Scope, Topology},
     name::ContainerName,
     state::{Change, Host, Keys, Request, Row, Sandbox, State},
+    touched::Touched,
 };
 
 /// How the namespaces of the containers at hand are found.
@@ -183,22 +184,26 @@ fn carry<W: World>(
     before: &State,
     after: &State,
 ) -> Result<Plan, Failure<W::Error>> {
-    let (had, desired) = (lower(before), lower(after));
     let at = sandboxes(before, after);
+    let (had, desired) = (lower(before), lower(after));
+    let touched = match keys.all {
+        true => Touched { had, desired, leaned: BTreeSet::new() },
+        false => Touched::between(had, desired),
+    };
     // What is not promised yet is new, with names never used before: no need to look for it.
     // But a container's namespace is there before its first promise.
-    let mut scope = had.scope();
-    scope.netns.extend(desired.netns.iter().cloned());
+    let mut scope = touched.scope();
+    scope.netns.extend(touched.desired.netns.iter().cloned());
     let mut observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
-    if !keys.all && lacks_shared(&observed, &had) {
-        // What everybody stands on is gone, so more than this request's own is.
+    if !keys.all && lacks_shared(&observed, &touched) {
+        // What others stand on too is gone, so more than this request's own is.
         let all = Keys { all: true, ..Keys::default() };
         let state = world.load(&all).map_err(Failure::Restored)?;
         let living = living(world, &state)?;
         carry(world, all, &state, &living)?;
         observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
     }
-    let plan = diff(&observed, &desired)?;
+    let plan = diff(&observed, &touched.desired)?;
     let journal = Journal {
         keys: keys.with_rows_of(before).with_rows_of(after),
         before: before.changes_since(after),
@@ -270,12 +275,14 @@ fn living<W: World>(world: &mut W, state: &State) -> Result<State, Failure<W::Er
     Ok(living)
 }
 
-/// Whether something that all requests stand on is missing.
-fn lacks_shared(observed: &Topology, had: &Topology) -> bool {
+/// Whether something that more than one request stands on is not as promised.
+fn lacks_shared(observed: &Topology, touched: &Touched) -> bool {
+    let had = &touched.had;
     observed.tables != had.tables
         || observed.processes != had.processes
         || observed.views != had.views
         || observed.sysctls != had.sysctls
+        || touched.leaned.iter().any(|id| observed.links.get(id) != had.links.get(id))
 }
 
 fn sandboxes(before: &State, after: &State) -> Sandboxes {

@@ -17,8 +17,9 @@ use crate::{
     ruleset::{ElementId, Group, Value},
 };
 
-/// The protocol number of our routes and neighbours (`rtm_protocol`): free in iproute2's list.
-pub const PROTOCOL: u8 = 116;
+/// The protocol number (`rtm_protocol`, `NDA_PROTOCOL`, `IFA_PROTO`) that marks entries as ours:
+/// `t` in ASCII, which linux/rtnetlink.h and iproute2's `rt_protos` leave free.
+pub const PROTOCOL: u8 = b't';
 
 /// Returns the name of the host end of cable `number`. Its kernel index is `number` too, so that
 /// the two numbers a person sees in `ip link` are one.
@@ -108,8 +109,6 @@ pub enum LinkKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     pub bridge: IfName,
-    /// `IFLA_BRPORT_ISOLATED`: may talk to the bridge but to no other isolated port.
-    pub isolated: bool,
     /// `IFLA_BRPORT_MODE`: a frame may leave by the port it came in on.
     pub hairpin: bool,
 }
@@ -353,6 +352,8 @@ pub struct Scope {
     pub netns: BTreeSet<ContainerName>,
     /// Each link brings its addresses, routes and neighbours, and its forwarding entries.
     pub links: BTreeSet<LinkId>,
+    /// Of these, the ones of which only the link itself counts, not what is configured on it.
+    pub leaned: BTreeSet<LinkId>,
     /// Neighbours and forwarding entries to look for one by one, so that a bridge of a thousand
     /// ports is not read whole.
     pub neighbours: BTreeSet<Neighbour>,
@@ -405,6 +406,7 @@ impl Topology {
         Scope {
             netns: self.netns.clone(),
             links: self.links.keys().cloned().collect(),
+            leaned: BTreeSet::new(),
             neighbours: self.neighbours.clone(),
             fdb: self.fdb.clone(),
             sysctls: self.sysctls.clone(),
@@ -425,8 +427,9 @@ impl Topology {
         let mut part = self.clone();
         part.netns.retain(|x| scope.netns.contains(x));
         part.links.retain(|x, _| at(x));
-        part.addrs.retain(|x| at(&x.link));
-        part.routes.retain(|x| at(&x.link));
+        let whole = |link: &LinkId| at(link) && !scope.leaned.contains(link);
+        part.addrs.retain(|x| whole(&x.link));
+        part.routes.retain(|x| whole(&x.link));
         part.neighbours.retain(|x| scope.neighbours.contains(x));
         part.fdb.retain(|x| scope.fdb.contains(x));
         part.sysctls.retain(|x, turned| scope.sysctls.get(x) == Some(turned));
@@ -646,6 +649,9 @@ impl Scope {
     /// what value is ours.
     pub fn union(mut self, other: Self) -> Self {
         self.netns.extend(other.netns);
+        // What either wants whole is whole.
+        self.leaned.retain(|id| !other.links.contains(id) || other.leaned.contains(id));
+        self.leaned.extend(other.leaned.into_iter().filter(|id| !self.links.contains(id)));
         self.links.extend(other.links);
         self.neighbours.extend(other.neighbours);
         self.fdb.extend(other.fdb);
@@ -820,9 +826,6 @@ impl Op {
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.bridge)?;
-        if self.isolated {
-            f.write_str(" isolated")?;
-        }
         if self.hairpin {
             f.write_str(" hairpin")?;
         }

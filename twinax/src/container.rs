@@ -49,7 +49,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{container::channel::Channel, linux::task::Signals};
 
-pub use process::Task;
+pub use crate::linux::process::Task;
 
 /// What to run, and where.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -29,8 +29,8 @@ use super::{
     forwards::{self, Change, Port},
     open_for_lock,
     relay::{Next, Relay},
-    start_time,
 };
+use crate::linux::process::Task;
 
 /// The size a log starts anew at, in bytes.
 const LOG_MAX: u64 = 64 << 10;
@@ -111,9 +111,9 @@ impl Server {
         let _ = rustix::process::setrlimit(Resource::Nofile, limit);
         let mut record = open_for_lock(&run_dir.join(RECORD))?;
         rustix::fs::flock(&record, FlockOperation::LockExclusive)?;
-        let pid = rustix::process::getpid().as_raw_pid();
         record.set_len(0)?;
-        writeln!(record, "{pid} {}", start_time(pid).unwrap_or_default())?;
+        let own = Task::own().ok_or(io::ErrorKind::NotFound)?;
+        writeln!(record, "{} {}", own.pid, own.start)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let control = listen_control(run_dir)?;
         epoll::add(&epoll, &control, epoll::EventData::new_u64(CONTROL), epoll::EventFlags::IN)?;

@@ -9,8 +9,9 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
 };
 use rustix::io::Errno;
+use twinax_core::model::PROTOCOL;
 
-use super::{route::PROTOCOL, socket::Message};
+use super::socket::Message;
 
 /// Gives an address to a link; once more changes nothing.
 ///

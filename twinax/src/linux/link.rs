@@ -140,7 +140,7 @@ fn port_options(index: u32, port: &Port) -> Message {
             InfoBridgePort::ProxyARPWifi(true),
             InfoBridgePort::MulticastFlood(true),
             InfoBridgePort::BroadcastFlood(true),
-            InfoBridgePort::Isolated(port.isolated),
+            InfoBridgePort::Isolated(false),
         ])),
     ])];
     // RTM_SETLINK does not look at port options; RTM_NEWLINK of a link that exists does.
@@ -256,9 +256,8 @@ pub struct LinkFacts {
 /// The options of a bridge port that Twinax sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortFacts {
-    pub isolated: bool,
     pub hairpin: bool,
-    /// Learning, flooding and proxy are as [`set_port`] sets them.
+    /// All others are as [`set_port`] sets them.
     pub as_set: bool,
 }
 
@@ -305,11 +304,11 @@ fn read_port(options: &[InfoBridgePort]) -> PortFacts {
     let mut port = PortFacts { as_set: true, ..PortFacts::default() };
     for option in options {
         match option {
-            InfoBridgePort::Isolated(on) => port.isolated = *on,
             InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
             InfoBridgePort::Learning(on)
             | InfoBridgePort::UnicastFlood(on)
-            | InfoBridgePort::ProxyARP(on) => port.as_set &= !on,
+            | InfoBridgePort::ProxyARP(on)
+            | InfoBridgePort::Isolated(on) => port.as_set &= !on,
             InfoBridgePort::ProxyARPWifi(on)
             | InfoBridgePort::MulticastFlood(on)
             | InfoBridgePort::BroadcastFlood(on) => port.as_set &= on,
@@ -333,13 +332,13 @@ mod tests {
     #[test]
     fn what_port_options_write_reads_back_as_set() {
         let bridge = "tx-web".parse().unwrap();
-        let port = Port { bridge, isolated: true, hairpin: true };
+        let port = Port { bridge, hairpin: true };
         let RouteNetlinkMessage::NewLink(mut message) = port_options(9, &port).body else {
             panic!()
         };
         message.attributes.push(LinkAttribute::Controller(4));
         let read = facts(&RouteNetlinkMessage::NewLink(message)).unwrap();
-        assert_eq!(read.port, PortFacts { isolated: true, hairpin: true, as_set: true });
+        assert_eq!(read.port, PortFacts { hairpin: true, as_set: true });
         assert_eq!((read.index, read.master, read.up), (9, Some(4), false));
     }
 }

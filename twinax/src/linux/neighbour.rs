@@ -11,9 +11,9 @@ use netlink_packet_route::{
     route::RouteProtocol,
 };
 use rustix::io::Errno;
-use twinax_core::name::Mac;
+use twinax_core::{model::PROTOCOL, name::Mac};
 
-use super::{addr::family, route::PROTOCOL, socket::Message};
+use super::{addr::family, socket::Message};
 
 /// Ties an IP address to a MAC on a link for good, whatever was known before.
 pub fn add(index: u32, addr: IpAddr, mac: Mac) -> Message {

@@ -13,19 +13,38 @@ mod wire;
 mod isolation;
 mod demo;
 mod listeners;
-mod forwarder;
+mod nft;
 mod route;
+mod conntrack;
+mod forwarder;
+mod container;
+mod holder;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use harness::Test;
 
 /// Every test, by file.
-const ALL: &[&[Test]] =
-    &[isolation::TESTS, demo::TESTS, listeners::TESTS, forwarder::TESTS, route::TESTS];
+#[rustfmt::skip]
+const ALL: &[&[Test]] = &[
+    isolation::TESTS,
+    demo::TESTS,
+    listeners::TESTS,
+    nft::TESTS,
+    route::TESTS,
+    conntrack::TESTS,
+    forwarder::TESTS,
+    container::TESTS,
+    holder::TESTS,
+];
 
 fn main() -> ExitCode {
     // Tests that use the library have it run this program again, as it would its own.
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    twinax::forwarder::dispatch(&args).unwrap_or_else(|| harness::main(ALL))
+    role(&args).unwrap_or_else(|| harness::main(ALL))
+}
+
+/// What this program is when the library, or a test, starts it for something else than tests.
+fn role(args: &[OsString]) -> Option<ExitCode> {
+    container::role(args).or_else(|| holder::role(args)).or_else(|| twinax::act::role(args))
 }

@@ -10,11 +10,7 @@ use twinax_core::{
 use super::{Linux, LinuxError};
 use crate::{
     forwarder,
-    linux::{
-        link, listeners,
-        netns::{self, NetnsHandle},
-        survey, sysctl,
-    },
+    linux::{link, listeners, netns::NetnsHandle, process::Task, survey, sysctl},
 };
 
 pub(super) fn answer(
@@ -57,7 +53,7 @@ pub(super) fn answer(
 fn is_gone(container: &Container) -> bool {
     if let Some(run) = &container.run {
         return match run.status {
-            Status::Running { init: (pid, start), .. } => netns::start_time(pid) != Some(start),
+            Status::Running { init: (pid, start), .. } => !Task { pid, start }.alive(),
             Status::Exited { .. } => false,
         };
     }
