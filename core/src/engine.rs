@@ -101,9 +101,24 @@ pub struct Done {
 /// See [`Failure`]; only [`Failure::Stuck`] leaves anything to do.
 pub fn run<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W::Error>> {
     recover(world)?;
-    let Decided { before, after, reply, keys } = consider(world, request)?;
-    let plan = carry(world, keys, &before, &after)?;
-    Ok(Done { state: after, reply, plan })
+    again(|| {
+        let Decided { before, after, reply, keys } = consider(world, request)?;
+        let plan = carry(world, keys, &before, &after)?;
+        Ok(Done { state: after, reply, plan })
+    })
+}
+
+/// A container may die between the look at it and the plan, which then cannot arrive. Nothing was
+/// touched, and another look sees that it is gone; dying takes a moment, so not always the next.
+fn again<T, E>(mut attempt: impl FnMut() -> Result<T, Failure<E>>) -> Result<T, Failure<E>> {
+    const LOOKS: usize = 8;
+    for _ in 1..LOOKS {
+        match attempt() {
+            Err(Failure::Unreached(_)) => {}
+            outcome => return outcome,
+        }
+    }
+    attempt()
 }
 
 /// What `request` would do, without doing it. An unfinished request is finished first.
@@ -112,6 +127,10 @@ pub fn run<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W
 /// As [`run`].
 pub fn plan<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W::Error>> {
     recover(world)?;
+    again(|| foresee(world, request))
+}
+
+fn foresee<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W::Error>> {
     let Decided { before, after, reply, .. } = consider(world, request)?;
     let desired = lower(&after);
     let at = sandboxes(&before, &after);
@@ -147,13 +166,13 @@ pub fn check<W: World>(world: &mut W) -> Result<Done, Failure<W::Error>> {
 pub fn recover<W: World>(world: &mut W) -> Result<(), Failure<W::Error>> {
     let pending = world.pending().map_err(Failure::Restored)?;
     if let Some(journal) = pending.journal {
-        resume(world, &journal)?;
+        again(|| resume(world, &journal))?;
     }
     if pending.fresh {
-        carry_out(world, &Request::new())?;
+        again(|| carry_out(world, &Request::new()))?;
     }
     for name in pending.dead {
-        carry_out(world, &vec![Change::Exited { name: name.clone(), code: None }])?;
+        again(|| carry_out(world, &vec![Change::Exited { name: name.clone(), code: None }]))?;
         world.buried(&name).map_err(Failure::Unfinished)?;
     }
     Ok(())

@@ -215,3 +215,30 @@ fn the_core_takes_its_effects_from_outside() {
         }
     }
 }
+
+/// The paths that a paper names: targets of links, and what stands in backquotes and begins with
+/// a folder of ours.
+fn paths_in(text: &str) -> Vec<&str> {
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let links = links.filter(|link| !link.contains("://"));
+    let quoted = text.split('`').skip(1).step_by(2).filter(|word| {
+        let folders = ["core/", "twinax/", "docs/", "tests/", "examples/", ".ci/"];
+        folders.iter().any(|folder| word.starts_with(folder)) && !word.contains([' ', '\n'])
+    });
+    links.chain(quoted).collect()
+}
+
+#[test]
+fn paths_that_papers_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for paper in ["README.md", "ARCHITECTURE.md", "docs/decisions.md"] {
+        let text = read(&root.join(paper));
+        // Links are meant from where the paper is, names of the source from the root.
+        let folder = root.join(paper);
+        let folder = folder.parent().expect("a file is in a folder");
+        for path in paths_in(&text) {
+            let there = folder.join(path).exists() || root.join(path).exists();
+            assert!(there, "{paper} names {path}, which does not exist");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //!
 //! ```text
-//! twinax run ──spawn──▶ supervisor ──unshare(pid), spawn──▶ init (PID 1) ──spawn──▶ command
+//! twinax run ──spawn──▶ supervisor ──clone3(new pid)──────▶ init (PID 1) ──spawn──▶ command
 //!     │  Spec ───────────▶ │ ── Spec ─────────────────────▶ │ unshares net, mnt, uts, ipc
 //!     │ ◀──── Born ─────── │ ◀──── Ready ────────────────── │
 //!     │ records, wires the network                          │

@@ -79,6 +79,9 @@ pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
     }
 }
 
+/// What a forwarder tells its starter that finds another one there.
+const ANOTHER: &str = "another\n";
+
 /// Starts the forwarder, unless it runs, in the network namespace of the calling thread.
 ///
 /// Returns once it serves all of `forwards`; with [`ForwarderError::Refused`] it runs and serves
@@ -101,7 +104,23 @@ pub fn start(run_dir: &Path) -> Result<(), ForwarderError> {
     drop(command); // Our copy of the pipe, so that its end is seen.
     let mut answer = String::new();
     ready.read_to_string(&mut answer).map_err(system("hearing of the loopback forwarder"))?;
+    if answer == ANOTHER {
+        return found(&run_dir);
+    }
     judge(&answer)
+}
+
+/// Has a forwarder that came first, and may not listen yet, serve what is wanted.
+fn found(run_dir: &Path) -> Result<(), ForwarderError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match reload(run_dir) {
+            Err(ForwarderError::NotRunning) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Has the forwarder serve what `forwards` says now; returns when it does.

@@ -30,7 +30,7 @@ use crate::{
     container::{
         self as process, Go, Net, Running, Spec, Task,
         exec::{Exec, Target},
-        logs::{self, Filter},
+        logs::{self, Filter, Stamp},
     },
     front::{
         cli::{self, Mode, Since},
@@ -141,8 +141,6 @@ fn spec(session: &mut Session, wanted: &Wanted) -> Result<Spec, Failed> {
     };
     let store = session.world.store();
     let dir = store.container_dir(name);
-    let made = std::fs::create_dir_all(&dir);
-    made.map_err(|cause| Failed::told(format!("cannot make {}: {cause}", dir.display())))?;
     let mut all: BTreeMap<OsString, OsString> = env::vars_os().collect();
     all.extend(wanted.env.iter().map(|(key, value)| (key.into(), value.into())));
     Ok(Spec {
@@ -261,16 +259,27 @@ pub(super) fn logs(asked: &cli::Logs) -> Done {
         Since::AgoSeconds(ago) => Duration::from_secs(now().saturating_sub(ago)),
         Since::At(at) => Duration::from_secs(at),
     });
-    let filter = Filter {
-        since,
-        until: None,
-        tail: asked.tail.map(|lines| lines as u64),
-        timestamps: asked.timestamps,
+    let stamp = match (asked.json, asked.timestamps) {
+        (true, _) => Stamp::Nanoseconds,
+        (_, true) => Stamp::Rfc3339,
+        _ => Stamp::None,
     };
+    let filter = Filter { since, until: None, tail: asked.tail.map(|lines| lines as u64), stamp };
     let dir = session.world.store().container_dir(&asked.name);
     let follow = supervisor_of(&container).filter(|_| asked.follow);
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    match logs::show(&dir, &filter, follow.as_ref(), &mut out, &mut err) {
+    let shown = match asked.json {
+        true => {
+            let mut out = json::LogWriter::new("stdout", io::stdout());
+            let mut err = json::LogWriter::new("stderr", io::stdout());
+            let shown = logs::show(&dir, &filter, follow.as_ref(), &mut out, &mut err);
+            shown.and_then(|_| out.finish().and_then(|()| err.finish()))
+        }
+        false => {
+            let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+            logs::show(&dir, &filter, follow.as_ref(), &mut out, &mut err).map(drop)
+        }
+    };
+    match shown {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             Err(Failed::told(format!("container {} has no log", asked.name)))
         }

@@ -198,6 +198,6 @@ pub(super) fn style() -> Style {
 
 pub(super) fn show<T: serde::Serialize>(body: T) -> Result<(), Failed> {
     let text = json::text(body).map_err(|cause| Failed::Output(cause.into()))?;
-    println!("{text}");
+    print!("{text}");
     Ok(())
 }

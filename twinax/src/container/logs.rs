@@ -124,6 +124,19 @@ fn fresh(dir: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Removes the directory of a container that never came to be, if nothing is in it but a log:
+/// with a record in it, it is the store's.
+pub(super) fn forget(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let files: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    if files.iter().all(|name| name == "log" || name == "log.1") {
+        for name in files {
+            let _ = std::fs::remove_file(dir.join(name));
+        }
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
 /// Which lines of a log to show.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -133,8 +146,18 @@ pub struct Filter {
     pub until: Option<Duration>,
     /// Only so many lines, the last ones.
     pub tail: Option<u64>,
-    /// Begin each line with its time (RFC 3339, UTC).
-    pub timestamps: bool,
+    pub stamp: Stamp,
+}
+
+/// What each line begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stamp {
+    #[default]
+    None,
+    /// When it was begun (RFC 3339, UTC) and a space.
+    Rfc3339,
+    /// The same in nanoseconds since 1970.
+    Nanoseconds,
 }
 
 /// Writes the log kept in `dir` to `out` and `err`. With `follow`, which is the container's
@@ -358,8 +381,10 @@ impl<'a> Lines<'a> {
         }
         self.seen += 1;
         let shown = self.seen > self.skip;
-        if shown && filter.timestamps {
-            write!(to, "{} ", rfc3339(time))?;
+        match filter.stamp {
+            Stamp::Rfc3339 if shown => write!(to, "{} ", rfc3339(time))?,
+            Stamp::Nanoseconds if shown => write!(to, "{} ", time.as_nanos())?,
+            _ => {}
         }
         Ok(shown)
     }
@@ -428,7 +453,7 @@ mod tests {
         assert_eq!(read(&dir, &tail), ("c\n".into(), "E\n".into(), Some(3)));
         let none = Filter { since: Some(Duration::from_secs(9_000_000_000)), ..Filter::default() };
         assert_eq!(read(&dir, &none).0, "");
-        let stamped = Filter { timestamps: true, ..Filter::default() };
+        let stamped = Filter { stamp: Stamp::Rfc3339, ..Filter::default() };
         assert_eq!(read(&dir, &stamped).0.matches("Z ").count(), 3);
     }
 

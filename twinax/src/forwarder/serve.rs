@@ -11,6 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -51,6 +52,11 @@ pub(super) fn main(run_dir: &Path) -> ExitCode {
             drop(record);
             match ended {
                 Ok(()) => ExitCode::SUCCESS,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // If it cannot be told, the starter hears of our end.
+                    let _ = io::stdout().write_all(super::ANOTHER.as_bytes());
+                    ExitCode::FAILURE
+                }
                 Err(error) => {
                     server.log(&format!("ended: {error}"));
                     ExitCode::FAILURE
@@ -110,7 +116,7 @@ impl Server {
         limit.current = limit.maximum;
         let _ = rustix::process::setrlimit(Resource::Nofile, limit);
         let mut record = open_for_lock(&run_dir.join(RECORD))?;
-        rustix::fs::flock(&record, FlockOperation::LockExclusive)?;
+        lock(&record)?;
         record.set_len(0)?;
         let own = Task::own().ok_or(io::ErrorKind::NotFound)?;
         writeln!(record, "{} {}", own.pid, own.start)?;
@@ -220,6 +226,18 @@ impl Server {
         self.sources.insert(token, source);
         Ok(token)
     }
+}
+
+/// Takes the lock, or finds that another forwarder has it: one whose starter was killed before it
+/// could tell. Whoever only looks holds the lock for a moment, so one try is not enough.
+fn lock(record: &File) -> io::Result<()> {
+    for _ in 0..20 {
+        match rustix::fs::flock(record, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(5)),
+            outcome => return Ok(outcome?),
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
 }
 
 /// The control socket and the set of ports.

@@ -10,10 +10,20 @@
 mod harness;
 mod sandbox;
 mod wire;
+mod tables;
+mod product;
 mod isolation;
 mod demo;
 mod listeners;
 mod nft;
+mod matrix;
+mod published;
+mod names;
+mod addresses;
+mod lifecycle;
+mod foreign;
+mod crash;
+mod first_packet;
 mod route;
 mod conntrack;
 mod forwarder;
@@ -27,6 +37,14 @@ use harness::Test;
 /// Every test, by file.
 #[rustfmt::skip]
 const ALL: &[&[Test]] = &[
+    matrix::TESTS,
+    crash::TESTS,
+    lifecycle::TESTS,
+    first_packet::TESTS,
+    published::TESTS,
+    names::TESTS,
+    addresses::TESTS,
+    foreign::TESTS,
     isolation::TESTS,
     demo::TESTS,
     listeners::TESTS,

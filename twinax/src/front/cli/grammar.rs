@@ -334,7 +334,7 @@ pub(super) struct ConnectArgs {
 
 #[derive(Args)]
 pub(super) struct RunArgs {
-    /// Run in the background and print the container's id
+    /// Run in the background and print the container's name
     #[arg(short, long)]
     pub detach: bool,
     /// Remove the container when it ends
