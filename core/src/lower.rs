@@ -14,7 +14,7 @@ use crate::{
         Addr, Element, FdbEntry, FileId, Forward, HostsLine, HostsSource, Link, LinkId, LinkKind,
         Neighbour, Netns, Port, Process, Route, Topology, host_end,
     },
-    name::{ContainerName, HostName, IfName, Mac, NetworkName},
+    name::{ContainerName, HostName, IfName, Mac, NetworkName, Proto},
     ruleset::{Chain, Datum, ElementId, SetName, Value},
     state::{
         Container, DEFAULT_NETWORK, Driver, Endpoint, GatewayMode, Network, Published, State,
@@ -342,7 +342,9 @@ impl Lowering<'_> {
 
     fn loopback_forwards(&mut self) {
         let [v4, v6] = Family::BOTH.map(|family| self.target(family));
-        for published in &self.container.published {
+        // SCTP cannot be relayed by a program as TCP and UDP are: one association has many streams.
+        let relayed = self.container.published.iter().filter(|p| p.proto != Proto::Sctp);
+        for published in relayed {
             let port = published.host_port;
             let mut listen = |on: IpAddr, target: Option<IpAddr>| {
                 if let Some(target) = target

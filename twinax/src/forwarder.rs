@@ -10,7 +10,7 @@
 //! ```text
 //! forwards         what to serve, a line a port:  tcp 127.0.0.1:8080 10.1.0.2:80
 //! forwarder        its pid and start time; locked (flock) as long as it lives
-//! forwarder.sock   one byte tells it to reload or to stop; it answers when that is done
+//! forwarder.sock   a byte tells it to reload, to change or to stop; it answers when that is done
 //! forwarder.log    what it could not do; starts anew when it grows too long
 //! ```
 
@@ -23,6 +23,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Read, Write},
+    net::Shutdown,
     os::{fd::AsRawFd, unix::net::UnixStream, unix::process::CommandExt},
     path::Path,
     process::{Command, ExitCode, Stdio},
@@ -106,7 +107,13 @@ pub fn start(run_dir: &Path) -> Result<(), ForwarderError> {
 /// Connections of ports that are gone, or lead elsewhere, are closed; others are not touched. With
 /// [`ForwarderError::Refused`] it serves all but the ports named.
 pub fn reload(run_dir: &Path) -> Result<(), ForwarderError> {
-    judge(&tell(run_dir, b'r')?)
+    judge(&tell(run_dir, b"r")?)
+}
+
+/// Has the forwarder serve a few ports more (`+tcp 127.0.0.1:8080 10.1.0.2:80`) or less (`-…`),
+/// one a line, whatever `forwards` says; returns when it does. As [`reload`] otherwise.
+pub fn change(run_dir: &Path, lines: &str) -> Result<(), ForwarderError> {
+    judge(&tell(run_dir, format!("d{lines}").as_bytes())?)
 }
 
 /// Whether the forwarder of this run directory lives.
@@ -129,7 +136,7 @@ pub fn stop(run_dir: &Path) -> Result<(), ForwarderError> {
         return Ok(());
     }
     // The answer is its end; if it cannot be told, it is killed.
-    if tell(run_dir, b's').is_err() || !gone_within(run_dir, PATIENCE) {
+    if tell(run_dir, b"s").is_err() || !gone_within(run_dir, PATIENCE) {
         kill(run_dir).map_err(system("killing the loopback forwarder"))?;
         if !gone_within(run_dir, PATIENCE) {
             return Err(ForwarderError::Silent(LOG));
@@ -172,8 +179,8 @@ fn open_for_lock(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).read(true).write(true).open(path)
 }
 
-/// Sends one byte and returns the whole answer.
-fn tell(run_dir: &Path, byte: u8) -> Result<String, ForwarderError> {
+/// Sends a byte, and lines that go with it, and returns the whole answer.
+fn tell(run_dir: &Path, words: &[u8]) -> Result<String, ForwarderError> {
     let mut stream = connect(run_dir).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ForwarderError::NotRunning,
         _ => system("reaching the loopback forwarder")(error),
@@ -181,7 +188,8 @@ fn tell(run_dir: &Path, byte: u8) -> Result<String, ForwarderError> {
     let mut answer = String::new();
     let exchange = stream
         .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.write_all(&[byte]))
+        .and_then(|()| stream.write_all(words))
+        .and_then(|()| stream.shutdown(Shutdown::Write))
         .and_then(|()| stream.read_to_string(&mut answer));
     exchange.map_err(|_| ForwarderError::Silent(LOG))?;
     Ok(answer)

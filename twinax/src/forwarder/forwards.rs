@@ -30,6 +30,26 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<Port, SocketAddr>, String> {
     Ok(forwards)
 }
 
+/// One line of the file more, or less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Add(Port, SocketAddr),
+    Del(Port),
+}
+
+/// Reads lines that begin with `+` or `-`, as `+tcp 127.0.0.1:8080 10.1.0.2:80`.
+pub(super) fn parse_changes(text: &str) -> Result<Vec<Change>, String> {
+    let change = |line: &str| {
+        let (port, target) = parse_line(line.get(1..)?)?;
+        match line.as_bytes().first()? {
+            b'+' => Some(Change::Add(port, target)),
+            b'-' => Some(Change::Del(port)),
+            _ => None,
+        }
+    };
+    text.lines().map(|line| change(line).ok_or_else(|| format!("a change: {line:?}"))).collect()
+}
+
 fn parse_line(line: &str) -> Option<(Port, SocketAddr)> {
     let mut words = line.split_whitespace();
     let proto = match words.next()? {

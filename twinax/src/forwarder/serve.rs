@@ -26,7 +26,7 @@ use twinax_core::name::Proto;
 use super::{
     FORWARDS, LOG, RECORD, SOCKET,
     flows::Flows,
-    forwards::{self, Port},
+    forwards::{self, Change, Port},
     open_for_lock,
     relay::{Next, Relay},
     start_time,
@@ -235,6 +235,12 @@ impl Server {
         }
         match byte[0] {
             b's' => self.stop = true,
+            b'd' => {
+                let mut text = String::new();
+                let read = stream.read_to_string(&mut text);
+                let changes = read.map_err(|error| error.to_string());
+                self.change(changes.and_then(|_| forwards::parse_changes(&text)));
+            }
             _ => self.reload(),
         }
         let _ = stream.write_all(self.answer().as_bytes());
@@ -256,6 +262,28 @@ impl Server {
         }
     }
 
+    /// Serves a few ports more or less; the others are not looked at, however many there are.
+    fn change(&mut self, changes: Result<Vec<Change>, String>) {
+        self.failed.clear();
+        match changes {
+            Ok(changes) => {
+                for change in changes {
+                    match change {
+                        Change::Add(port, target) if !self.ports.contains_key(&port) => {
+                            self.begin(port, target);
+                        }
+                        Change::Add(port, target) => self.redirect(port, Some(target)),
+                        Change::Del(port) => self.redirect(port, None),
+                    }
+                }
+            }
+            Err(error) => self.failed.push(error),
+        }
+        for line in &self.failed {
+            self.log(line);
+        }
+    }
+
     fn serve(&mut self, wanted: &BTreeMap<Port, SocketAddr>) {
         let ports: Vec<Port> = self.ports.keys().copied().collect();
         for port in ports {
@@ -263,25 +291,33 @@ impl Server {
             if wanted.get(&port) == target.as_ref() {
                 continue;
             }
-            self.drop_connections(port);
-            match (wanted.get(&port), self.ports.get_mut(&port)) {
-                (Some(&target), Some(listening)) => listening.target = target,
-                _ => {
-                    if let Some(listening) = self.ports.remove(&port) {
-                        self.sources.remove(&listening.token);
-                    }
+            self.redirect(port, wanted.get(&port).copied());
+        }
+        for (&port, &target) in wanted {
+            if !self.ports.contains_key(&port) {
+                self.begin(port, target);
+            }
+        }
+    }
+
+    /// Leads a port elsewhere, or nowhere: what was connected the old way ends.
+    fn redirect(&mut self, port: Port, target: Option<SocketAddr>) {
+        self.drop_connections(port);
+        match (target, self.ports.get_mut(&port)) {
+            (Some(target), Some(listening)) => listening.target = target,
+            _ => {
+                if let Some(listening) = self.ports.remove(&port) {
+                    self.sources.remove(&listening.token);
                 }
             }
         }
-        for (&port, &target) in wanted {
-            if self.ports.contains_key(&port) {
-                continue;
-            }
-            if let Err(error) = self.listen(port, target)
-                && !(port.listen.is_ipv6() && is_no_ipv6(&error))
-            {
-                self.failed.push(format!("{port} ({error})"));
-            }
+    }
+
+    fn begin(&mut self, port: Port, target: SocketAddr) {
+        if let Err(error) = self.listen(port, target)
+            && !(port.listen.is_ipv6() && is_no_ipv6(&error))
+        {
+            self.failed.push(format!("{port} ({error})"));
         }
     }
 

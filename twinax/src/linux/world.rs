@@ -257,6 +257,8 @@ impl World for Linux {
         let running = !scope.processes.is_empty() && forwarder::running(self.store.run_dir());
         if running {
             seen.processes.insert(Process::Forwarder);
+        }
+        if running && !scope.forwards.is_empty() {
             seen.forwards = files::forwards(&self.store)?;
             seen.forwards.retain(|forward| scope.forwards.contains(forward));
         }

@@ -5,7 +5,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -31,17 +32,16 @@ pub(super) fn observe(
     at: &Sandboxes,
     seen: &mut Topology,
 ) -> Result<(), LinuxError> {
-    let mut lines: BTreeMap<&HostsView, BTreeSet<String>> = BTreeMap::new();
-    for view in &scope.views {
-        if let Some(text) = read(&view_path(store, view))? {
-            seen.views.insert(view.clone());
-            lines.insert(view, text.lines().map(str::to_owned).collect());
-        }
-    }
+    seen.views = scope.views.iter().filter(|v| view_path(store, v).exists()).cloned().collect();
+    let mut wanted: BTreeMap<&HostsView, Vec<&HostsLine>> = BTreeMap::new();
     for line in &scope.hosts {
-        if lines.get(&line.view).is_some_and(|lines| lines.contains(&line.to_string())) {
-            seen.hosts.insert(line.clone());
-        }
+        wanted.entry(&line.view).or_default().push(line);
+    }
+    for (view, lines) in wanted {
+        let text = read(&view_path(store, view))?.unwrap_or_default();
+        let there: BTreeSet<&str> = text.lines().collect();
+        let found = lines.into_iter().filter(|line| there.contains(line.to_string().as_str()));
+        seen.hosts.extend(found.cloned());
     }
     for file in &scope.files {
         if let Some(text) = read(&path_of(store, file))? {
@@ -104,45 +104,45 @@ pub(super) fn apply_lines(store: &Store, ops: &[Op]) -> Result<(), LinuxError> {
         }
     }
     for (view, changes) in views {
-        let path = view_path(store, view);
-        let mut text = read(&path)?.unwrap_or_else(|| HOSTS_HEADER.to_owned());
-        edit(&mut text, changes.into_iter().map(|(add, line)| (add, line.to_string())));
-        overwrite(&path, &text)?;
+        let changes = changes.into_iter().map(|(add, line)| (add, line.to_string()));
+        change_lines(&view_path(store, view), &changes.collect::<Vec<_>>())?;
     }
     Ok(())
 }
 
-/// Changes the forwarder's list and has it follow.
+/// Changes the forwarder's list and has it follow: by what changes, not by the whole list.
 pub(super) fn apply_forwards(store: &Store, ops: &[Op]) -> Result<(), LinuxError> {
-    let path = forwards_path(store);
-    let mut text = read(&path)?.unwrap_or_default();
     let changes = ops.iter().map(|op| match op {
         Op::AddForward { forward } => (true, forward.to_string()),
         Op::DelForward { forward } => (false, forward.to_string()),
         other => unreachable!("{other} is not about a forward"),
     });
-    edit(&mut text, changes);
-    overwrite(&path, &text)?;
+    let changes: Vec<_> = changes.collect();
+    change_lines(&forwards_path(store), &changes)?;
     if forwarder::running(store.run_dir()) {
-        forwarder::reload(store.run_dir())?;
+        let sign = |add| if add { "+" } else { "-" };
+        let lines = changes.iter().map(|(add, line)| format!("{}{line}\n", sign(*add)));
+        forwarder::change(store.run_dir(), &lines.collect::<String>())?;
     }
     Ok(())
 }
 
-fn edit(text: &mut String, changes: impl Iterator<Item = (bool, String)>) {
-    let mut gone = BTreeSet::new();
-    for (add, line) in changes {
-        if add {
-            *text += &line;
-            text.push('\n');
-        } else {
-            gone.insert(line);
-        }
+/// Adds lines to a file (`true`) and deletes some (`false`); what is only added to is not read.
+fn change_lines(path: &Path, changes: &[(bool, String)]) -> Result<(), LinuxError> {
+    let added = changes.iter().filter(|(add, _)| *add);
+    let added: String = added.flat_map(|(_, line)| [line.as_str(), "\n"]).collect();
+    let gone: BTreeSet<&str> =
+        changes.iter().filter(|(add, _)| !add).map(|(_, line)| line.as_str()).collect();
+    if gone.is_empty() {
+        let file = fs::File::options().create(true).append(true).open(path);
+        return file
+            .and_then(|mut file| file.write_all(added.as_bytes()))
+            .map_err(|cause| LinuxError::File { what: "write", path: path.into(), cause });
     }
-    if !gone.is_empty() {
-        let kept = text.lines().filter(|line| !gone.contains(*line));
-        *text = kept.flat_map(|line| [line, "\n"]).collect();
-    }
+    let text = read(path)?.unwrap_or_default();
+    let kept = text.lines().filter(|line| !gone.contains(line));
+    let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+    overwrite(path, &(kept + &added))
 }
 
 /// The lines that the forwarder was told.
