@@ -13,7 +13,7 @@ use std::{
 use twinax_core::{
     name::{ContainerName, HostName, NetworkName},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Keys, Lab, PublishSpec, Request, Run,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Keys, Lab, Led, PublishSpec, Request, Run,
         Sandbox, Status, Way,
     },
 };
@@ -197,6 +197,7 @@ fn request(wanted: &Wanted, born: &process::Born) -> Result<Request, Failed> {
             created: now(),
             lab: wanted.lab.clone(),
         }),
+        led: Led::default(),
     };
     let name = || wanted.name.clone();
     let mut request = vec![Change::PutContainer { name: name(), container }];

@@ -36,8 +36,10 @@ pub enum LinkError {
     NoLink(LinkId),
     #[error("the network namespace of {0} is gone or was not opened")]
     NoNetns(ContainerName),
-    #[error("the name or the number of {0} is taken by a link that is not ours")]
+    #[error("the name {0} is taken by a link that is not ours")]
     Taken(LinkId),
+    #[error("the name or the number of {0}, or the name {1}, is taken by a link that is not ours")]
+    EndTaken(LinkId, LinkId),
     #[error("this operation is not about links, addresses, routes or neighbours")]
     NotOurs,
     #[error(transparent)]
@@ -450,8 +452,9 @@ fn bridge_of(port: &Port) -> LinkId {
 
 fn explain(op: &Op, error: BatchError) -> LinkError {
     match op {
-        Op::AddBridge { id, .. } | Op::AddVeth { id, .. } if error.errno == Errno::EXIST => {
-            LinkError::Taken(id.clone())
+        Op::AddBridge { id, .. } if error.errno == Errno::EXIST => LinkError::Taken(id.clone()),
+        Op::AddVeth { id, peer, .. } if error.errno == Errno::EXIST => {
+            LinkError::EndTaken(id.clone(), peer.clone())
         }
         _ => LinkError::Kernel(error),
     }

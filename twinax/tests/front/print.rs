@@ -12,8 +12,8 @@ use twinax::front::{
 use twinax_core::{
     name::{ContainerName, Mac, NetworkName, Proto},
     state::{
-        Container, Driver, Endpoint, GatewayMode, Lab, Network, Published, Run, Sandbox, State,
-        Status, Subnet, Way,
+        Container, Driver, Endpoint, GatewayMode, Lab, Led, Network, Published, Run, Sandbox,
+        State, Status, Subnet, Way,
     },
 };
 
@@ -79,6 +79,7 @@ fn container(id: &str, run: Option<(&[&str], Status)>) -> Container {
         view: None,
         dns: Vec::new(),
         run,
+        led: Led::default(),
     }
 }
 
