@@ -4,6 +4,7 @@ pub mod netlink;
 pub mod socket;
 pub mod netns;
 pub mod task;
+pub mod tape;
 pub mod link;
 pub mod addr;
 pub mod route;

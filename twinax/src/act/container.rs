@@ -7,6 +7,7 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -281,12 +282,30 @@ pub(super) fn logs(asked: &cli::Logs) -> Done {
 
 pub(super) fn stop(names: &[ContainerName], wait_s: u32) -> Done {
     let mut session = session()?;
-    for name in names {
-        let container = session.look_up(name)?;
-        end(&mut session, name, &container, Duration::from_secs(wait_s.into()))?;
+    let rows = names.iter().map(|name| session.look_up(name)).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<_> = names.iter().zip(&rows).collect();
+    stop_processes(&rows, Duration::from_secs(wait_s.into()))?;
+    for (name, container) in rows {
+        end(&mut session, name, container, Duration::ZERO)?;
         println!("{name}");
     }
     session.done()
+}
+
+/// Ends the processes of several containers at once, so that their graces do not add up.
+fn stop_processes(rows: &[(&ContainerName, &Container)], grace: Duration) -> Result<(), Failed> {
+    thread::scope(|scope| {
+        let running = rows.iter().filter_map(|(name, container)| Some((name, init_of(container)?)));
+        let stops = running.map(|(name, init)| {
+            (name, scope.spawn(move || process::process::stop(&init, grace).map(drop)))
+        });
+        // All are under way before the first is waited for.
+        for (name, stop) in stops.collect::<Vec<_>>() {
+            let stopped = stop.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+            stopped.map_err(|cause| Failed::told(format!("cannot stop {name}: {cause}")))?;
+        }
+        Ok(())
+    })
 }
 
 /// Ends a container's processes, all of them, and sees that its end is on record.
@@ -313,14 +332,17 @@ pub(super) fn end(
 
 pub(super) fn remove(names: Vec<ContainerName>, force: bool) -> Done {
     let mut session = session()?;
-    for name in names {
-        let container = session.look_up(&name)?;
-        if init_of(&container).is_some_and(|init| init.alive()) && !force {
-            return Err(Failed::told(format!("container {name} runs"))
-                .hint("stop it first (twinax stop), or end it with twinax rm -f"));
-        }
-        end(&mut session, &name, &container, Duration::ZERO)?;
-        if session.look_up(&name).is_ok() {
+    let rows = names.iter().map(|name| session.look_up(name)).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<_> = names.iter().zip(&rows).collect();
+    let runs = |container: &Container| init_of(container).is_some_and(|init| init.alive());
+    if let Some((name, _)) = rows.iter().find(|(_, container)| runs(container) && !force) {
+        return Err(Failed::told(format!("container {name} runs"))
+            .hint("stop it first (twinax stop), or end it with twinax rm -f"));
+    }
+    stop_processes(&rows, Duration::ZERO)?;
+    for (name, container) in rows {
+        end(&mut session, name, container, Duration::ZERO)?;
+        if session.look_up(name).is_ok() {
             session.carry(&vec![Change::RemoveContainer { name: name.clone() }])?;
         }
         println!("{name}");

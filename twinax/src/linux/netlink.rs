@@ -269,6 +269,7 @@ impl Socket {
     }
 
     pub fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        super::tape::record(bytes);
         loop {
             match net::send(&self.fd, bytes, SendFlags::empty()) {
                 Ok(_) => return Ok(()),

@@ -160,6 +160,7 @@ impl Channel {
     }
 
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        super::tape::record(bytes);
         rustix::io::retry_on_intr(|| {
             rustix::net::send(&self.fd, bytes, SendFlags::empty()).map(drop)
         })
