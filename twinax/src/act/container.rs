@@ -14,7 +14,7 @@ use std::{
 use twinax_core::{
     name::{ContainerName, HostName, NetworkName},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Keys, Lab, PublishSpec, Request, Run,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Keys, Lab, Led, PublishSpec, Request, Run,
         Sandbox, Status, Way,
     },
 };
@@ -196,6 +196,7 @@ fn request(wanted: &Wanted, born: &process::Born) -> Result<Request, Failed> {
             created: now(),
             lab: wanted.lab.clone(),
         }),
+        led: Led::default(),
     };
     let name = || wanted.name.clone();
     let mut request = vec![Change::PutContainer { name: name(), container }];
@@ -246,7 +247,7 @@ pub(super) fn list(all: bool, quiet: bool, json: bool) -> Done {
     let state = session.state()?;
     match (json, quiet) {
         (true, _) => show(json::containers(&state, all))?,
-        (_, true) => print!("{}", print::container_ids(&state, all)),
+        (_, true) => print!("{}", print::container_names(&state, all)),
         _ => print!("{}", print::containers(&state, all, now(), style())),
     }
     session.done()

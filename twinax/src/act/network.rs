@@ -6,8 +6,8 @@ use twinax_core::{
     engine,
     name::{ContainerName, NetworkName},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, NetworkSpec, PublishSpec, Request, Sandbox,
-        State, Way,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Led, NetworkSpec, PublishSpec, Request,
+        Sandbox, State, Way,
     },
 };
 
@@ -136,6 +136,7 @@ pub(super) fn foreign(name: &ContainerName) -> Result<Option<Container>, Failed>
         view: None,
         dns: Vec::new(),
         run: None,
+        led: Led::default(),
     }))
 }
 

@@ -12,8 +12,8 @@ use twinax::front::{
 use twinax_core::{
     name::{ContainerName, Mac, NetworkName, Proto},
     state::{
-        Container, Driver, Endpoint, GatewayMode, Lab, Network, Published, Run, Sandbox, State,
-        Status, Subnet, Way,
+        Container, Driver, Endpoint, GatewayMode, Lab, Led, Network, Published, Run, Sandbox,
+        State, Status, Subnet, Way,
     },
 };
 
@@ -79,6 +79,7 @@ fn container(id: &str, run: Option<(&[&str], Status)>) -> Container {
         view: None,
         dns: Vec::new(),
         run,
+        led: Led::default(),
     }
 }
 
@@ -149,7 +150,7 @@ fn containers_are_listed_as_docker_lists_them() {
         "#]],
     );
     check(
-        &print::container_ids(&state, false),
+        &print::container_names(&state, false),
         expect![[r#"
         ba9876543210
         bbbbbbbbbbbb
