@@ -152,10 +152,10 @@ fn containers_are_listed_as_docker_lists_them() {
     check(
         &print::container_names(&state, false),
         expect![[r#"
-        ba9876543210
-        bbbbbbbbbbbb
-        0123456789ab
-    "#]],
+            db
+            pid:4711
+            web
+        "#]],
     );
 }
 
