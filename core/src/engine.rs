@@ -42,15 +42,23 @@ pub struct Pending {
 
 /// All that the engine asks of the world. Two implementations: Linux, and [`crate::fake`].
 pub trait World {
+    /// Why the world did not do, or tell, something.
     type Error;
+    /// Returns what an earlier command left to be brought to its end.
     fn pending(&mut self) -> Result<Pending, Self::Error>;
+    /// Returns the row about the host itself.
     fn host(&mut self) -> Result<Host, Self::Error>;
     /// Loads what `keys` name, and all that must be there with it (see [`Keys`]).
     fn load(&mut self, keys: &Keys) -> Result<State, Self::Error>;
+    /// Answers what `decide` has to know of the world.
     fn survey(&mut self, questions: &Questions, state: &State) -> Result<Facts, Self::Error>;
+    /// Looks at what `scope` names, in the host and in the sandboxes `at`.
     fn observe(&mut self, scope: &Scope, at: &Sandboxes) -> Result<Topology, Self::Error>;
+    /// Writes down what is about to be done, before anything is.
     fn begin(&mut self, journal: &Journal) -> Result<(), Self::Error>;
+    /// Stores rows, each whole.
     fn write(&mut self, rows: &[Row]) -> Result<(), Self::Error>;
+    /// Carries out a plan; what went before a failure stands.
     fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), Self::Error>;
     /// Forgets that a container died unseen: its end is on record.
     fn buried(&mut self, name: &ContainerName) -> Result<(), Self::Error>;

@@ -70,11 +70,13 @@ pub struct LinkId {
 }
 
 impl LinkId {
+    /// Names a link of the host.
     pub fn host(name: IfName) -> Self {
         Self { netns: Netns::Host, name }
     }
 }
 
+/// What is set of a link, whatever its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     pub kind: LinkKind,
@@ -90,6 +92,7 @@ pub struct Link {
     pub alias: String,
 }
 
+/// What a link is, and what it is tied to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkKind {
@@ -113,12 +116,14 @@ pub struct Port {
     pub hairpin: bool,
 }
 
+/// An address of a link, with the length of its prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Addr {
     pub link: LinkId,
     pub net: IpNet,
 }
 
+/// A route of a link's namespace, out by that link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// The device; routes of ours always name one.

@@ -291,6 +291,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Returns who its processes are.
     pub fn born(&self) -> &Born {
         &self.born
     }
@@ -339,6 +340,7 @@ const FORWARDED: [i32; 7] = [
 ];
 
 impl Running {
+    /// Returns who its processes are.
     pub fn born(&self) -> &Born {
         &self.born
     }

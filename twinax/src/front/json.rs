@@ -141,6 +141,7 @@ pub struct LogLine<'a> {
     pub text: &'a str,
 }
 
+/// A container, as `ps --json` has it.
 #[derive(Serialize)]
 pub struct Container {
     pub name: ContainerName,
@@ -173,6 +174,7 @@ pub struct Endpoint {
     pub gateway_priority: i32,
 }
 
+/// A published port.
 #[derive(Serialize)]
 pub struct Port {
     pub protocol: String,
@@ -181,6 +183,7 @@ pub struct Port {
     pub container_port: u16,
 }
 
+/// A network, as `network inspect --json` has it.
 #[derive(Serialize)]
 pub struct Network {
     pub name: NetworkName,
@@ -197,6 +200,7 @@ pub struct Network {
     pub containers: Vec<Endpoint>,
 }
 
+/// A subnet of a network.
 #[derive(Serialize)]
 pub struct Subnet {
     pub subnet: IpNet,
@@ -332,11 +336,13 @@ pub fn plan(operations: impl IntoIterator<Item = impl Display>) -> Plan {
     Plan { done: operations.is_empty(), operations }
 }
 
+/// Returns the body of `check --json`.
 pub fn check(differences: impl IntoIterator<Item = impl Display>) -> Check {
     let differences = lines(differences);
     Check { whole: differences.is_empty(), differences }
 }
 
+/// Returns the body of `repair --json`.
 pub fn repair(operations: impl IntoIterator<Item = impl Display>) -> Repair {
     Repair { operations: lines(operations) }
 }

@@ -50,14 +50,17 @@ const LEAST: usize = 12;
 const GAP: usize = 2;
 
 impl Table {
+    /// Starts a table; `cut` says which columns may be cut, the first to be cut first.
     pub fn new(headings: &[&str], cut: &[usize]) -> Self {
         Self { rows: vec![headings.iter().map(|h| (*h).to_owned()).collect()], cut: cut.to_vec() }
     }
 
+    /// Adds a row, with a cell for each heading.
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
+    /// Returns the table as text, a line a row.
     pub fn render(&self, style: Style) -> String {
         let columns = self.rows[0].len();
         let wide = |column: usize| self.rows.iter().map(|r| length(&r[column])).max().unwrap_or(0);

@@ -40,6 +40,7 @@ pub struct Conntrack {
 }
 
 impl Conntrack {
+    /// Opens a socket in the network namespace of the calling thread.
     pub fn open() -> Result<Self, Errno> {
         Channel::open(Some(netlink::NETFILTER)).map(|channel| Self { channel })
     }

@@ -42,6 +42,7 @@ pub fn list() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
+/// Asks for one link by index, likewise.
 pub fn get_by_index(index: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -154,14 +155,17 @@ fn port_options(index: u32, port: &Port) -> Message {
     Message::new(RouteNetlinkMessage::NewLink(message), 0)
 }
 
+/// Sets the MTU, in bytes.
 pub fn mtu(index: u32, mtu: u32) -> Message {
     setting(index, LinkAttribute::Mtu(mtu))
 }
 
+/// Sets the MAC address.
 pub fn mac(index: u32, mac: Mac) -> Message {
     setting(index, LinkAttribute::Address(mac.0.to_vec()))
 }
 
+/// Sets the group.
 pub fn group(index: u32, group: u32) -> Message {
     setting(index, LinkAttribute::Group(group))
 }
@@ -181,10 +185,12 @@ pub fn no_autoconf(index: u32) -> Message {
     setting(index, spec).forgiving(&[Errno::AFNOSUPPORT])
 }
 
+/// Sets a link up.
 pub fn up(index: u32) -> Message {
     flags(index, LinkFlags::Up)
 }
 
+/// Sets a link down.
 pub fn down(index: u32) -> Message {
     flags(index, LinkFlags::empty())
 }
@@ -194,6 +200,7 @@ pub fn unplug(index: u32) -> Message {
     setting(index, LinkAttribute::Controller(0))
 }
 
+/// Deletes a link, and with one end of a cable the other.
 pub fn delete(index: u32) -> Message {
     let mut message = LinkMessage::default();
     message.header.index = index;

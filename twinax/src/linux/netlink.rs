@@ -38,10 +38,12 @@ pub struct Outgoing {
 pub struct Open(usize);
 
 impl Outgoing {
+    /// Returns all that was put, for one send.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
+    /// Forgets all that was put.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
@@ -103,6 +105,7 @@ impl Outgoing {
         Open(at)
     }
 
+    /// Ends an attribute: what was put since is in it.
     pub fn close(&mut self, open: Open) {
         let len = self.bytes.len() - open.0;
         let len = u16::try_from(len).expect("attributes are kept below 64 KiB");

@@ -46,7 +46,7 @@ pub struct NetnsHandle {
 }
 
 impl NetnsHandle {
-    /// Opens the namespace that `way` leads to, whichever it is by now; see [`Self::prove`].
+    /// Opens the namespace that `way` leads to, whichever it is by now; see [`Self::of`].
     pub fn open(way: &Way) -> Result<Self, NetnsError> {
         match way {
             Way::Host => Ok(Self { fd: None, what: "of the host".to_owned() }),

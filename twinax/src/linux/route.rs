@@ -22,6 +22,7 @@ pub fn add(index: u32, route: &Route) -> Message {
     Message::new(RouteNetlinkMessage::NewRoute(about(index, route)), flags)
 }
 
+/// Deletes a route.
 pub fn delete(index: u32, route: &Route) -> Message {
     Message::new(RouteNetlinkMessage::DelRoute(about(index, route)), 0)
         .forgiving(&[Errno::SRCH, Errno::NODEV])

@@ -74,6 +74,7 @@ pub struct Message {
 }
 
 impl Message {
+    /// A change with these flags, nothing forgiven.
     pub fn new(body: RouteNetlinkMessage, flags: u16) -> Self {
         Self { body, flags, forgiven: &[], gate: false }
     }
