@@ -386,15 +386,18 @@ impl Lowering<'_> {
     }
 
     fn files(&mut self) {
-        let source = match &self.container.view {
-            Some(view) => HostsSource::View(view.clone()),
-            None => {
-                let file = FileId::Hosts(self.name.clone());
-                self.topology.files.insert(file, self.own_hosts());
-                HostsSource::Own
-            }
-        };
-        self.topology.mounts.insert(self.name.clone(), source);
+        // In somebody else's namespace, that one's names hold.
+        if self.container.sandbox.is_own() {
+            let source = match &self.container.view {
+                Some(view) => HostsSource::View(view.clone()),
+                None => {
+                    let file = FileId::Hosts(self.name.clone());
+                    self.topology.files.insert(file, self.own_hosts());
+                    HostsSource::Own
+                }
+            };
+            self.topology.mounts.insert(self.name.clone(), source);
+        }
         if !self.container.dns.is_empty() {
             let text: String =
                 self.container.dns.iter().map(|server| format!("nameserver {server}\n")).collect();

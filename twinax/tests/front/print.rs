@@ -227,7 +227,7 @@ fn networks_are_listed_and_inspected() {
         web        eth1       txv2      02:74:0a:02:00:81  10.2.0.129
     "#]],
     );
-    assert_eq!(print::network(&state, &net("none"), PLAIN), None);
+    assert_eq!(print::network(&state, &net("nosuch"), PLAIN), None);
 }
 
 #[test]
