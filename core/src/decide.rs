@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use crate::{
     model::Sysctl,
     name::{ContainerName, IfName, Proto},
-    state::{Change, Host, Published, Request, State},
+    state::{Change, Host, Led, Published, Request, Sandbox, State},
 };
 
 mod attach;
@@ -48,6 +48,17 @@ pub struct Questions {
     pub links: BTreeSet<IfName>,
     /// Whether these containers' namespaces (and processes, if Twinax runs them) still exist.
     pub sandboxes: BTreeSet<ContainerName>,
+    /// What others have made in these namespaces, none of which is one of a container that
+    /// Twinax runs.
+    pub rooms: BTreeMap<ContainerName, Sandbox>,
+}
+
+/// What is in a namespace that others made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Names of all its links.
+    pub links: BTreeSet<IfName>,
+    pub led: Led,
 }
 
 /// Asks which ports of the host nobody listens on. What Twinax itself listens on for published
@@ -102,6 +113,7 @@ pub struct Facts {
     pub gone_links: BTreeSet<IfName>,
     /// Of the sandboxes asked about, those that are gone.
     pub gone_sandboxes: BTreeSet<ContainerName>,
+    pub rooms: BTreeMap<ContainerName, Room>,
     /// `net.ipv4.ip_local_port_range`.
     pub ephemeral: (u16, u16),
     pub random: u64,

@@ -245,7 +245,7 @@ impl Lowering<'_> {
                 continue;
             }
             self.neighbour(inner, subnet.gateway, gateway_mac(network));
-            if self.is_gateway(endpoint, family) && self.first_of_family(endpoint, *addr) {
+            if self.leads(endpoint, *addr) {
                 self.route(inner, default_route(family), Some(subnet.gateway));
             }
         }
@@ -270,7 +270,7 @@ impl Lowering<'_> {
             self.neighbour(inner, gateway, host_end_mac(endpoint));
             self.route(inner, alone(gateway), None);
             self.route(inner, subnet.net.trunc(), Some(gateway));
-            if self.is_gateway(endpoint, family) && self.first_of_family(endpoint, *addr) {
+            if self.leads(endpoint, *addr) {
                 self.route(inner, default_route(family), Some(gateway));
             }
             let set = match family {
@@ -279,6 +279,16 @@ impl Lowering<'_> {
             };
             self.element(set, outer, (*addr).into());
         }
+    }
+
+    /// Whether the container's default route goes by this address's gateway.
+    fn leads(&self, endpoint: &Endpoint, addr: IpAddr) -> bool {
+        let family = Family::of(addr);
+        let by_others = match family {
+            Family::V4 => self.container.led.v4,
+            Family::V6 => self.container.led.v6,
+        };
+        !by_others && self.is_gateway(endpoint, family) && self.first_of_family(endpoint, addr)
     }
 
     fn first_of_family(&self, endpoint: &Endpoint, addr: IpAddr) -> bool {
@@ -376,15 +386,18 @@ impl Lowering<'_> {
     }
 
     fn files(&mut self) {
-        let source = match &self.container.view {
-            Some(view) => HostsSource::View(view.clone()),
-            None => {
-                let file = FileId::Hosts(self.name.clone());
-                self.topology.files.insert(file, self.own_hosts());
-                HostsSource::Own
-            }
-        };
-        self.topology.mounts.insert(self.name.clone(), source);
+        // In somebody else's namespace, that one's names hold.
+        if self.container.sandbox.is_own() {
+            let source = match &self.container.view {
+                Some(view) => HostsSource::View(view.clone()),
+                None => {
+                    let file = FileId::Hosts(self.name.clone());
+                    self.topology.files.insert(file, self.own_hosts());
+                    HostsSource::Own
+                }
+            };
+            self.topology.mounts.insert(self.name.clone(), source);
+        }
         if !self.container.dns.is_empty() {
             let text: String =
                 self.container.dns.iter().map(|server| format!("nameserver {server}\n")).collect();

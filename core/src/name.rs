@@ -72,8 +72,9 @@ macro_rules! name {
 }
 
 name!(
-    /// What users call a network: `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}`.
-    NetworkName, "network", check_name
+    /// What users call a network: `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}`, but neither `host` nor
+    /// `none`, which a container can ask for instead of networks.
+    NetworkName, "network", check_network
 );
 name!(
     /// What users call a container, or the handle of a foreign network namespace
@@ -89,6 +90,14 @@ name!(
     /// neither `.` nor `..`, no `/`, no `:`, no space.
     IfName, "interface", check_interface
 );
+
+fn check_network(kind: &'static str, name: &str) -> Result<(), BadName> {
+    if ["host", "none"].contains(&name) {
+        let why = "it means the host's own network, or none at all";
+        return Err(BadName { kind, name: name.to_owned(), why });
+    }
+    check_name(kind, name)
+}
 
 fn check_container(kind: &'static str, name: &str) -> Result<(), BadName> {
     let bad = |why| Err(BadName { kind, name: name.to_owned(), why });

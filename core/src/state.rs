@@ -247,6 +247,17 @@ pub struct Container {
     pub dns: Vec<IpAddr>,
     /// What is run, if Twinax runs it.
     pub run: Option<Run>,
+    /// Whose default routes these are: found when the namespace was first attached.
+    #[serde(default)]
+    pub led: Led,
+}
+
+/// In which families another than Twinax gives a namespace its default route, so that Twinax
+/// leaves that alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Led {
+    pub v4: bool,
+    pub v6: bool,
 }
 
 /// How the namespace of a container is found, and how it is known.

@@ -18,8 +18,9 @@ use twinax_core::{
     model::{HostsView, host_end},
     name::{ContainerName, NetworkName},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Driver, GatewayMode, NetworkSpec, PortKey,
-        PublishSpec, Published, Request, Row, Run, Sandbox, State, Status, SubnetSpec, Way,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Driver, GatewayMode, Led, NetworkSpec,
+        PortKey, PublishSpec, Published, Request, Row, Run, Sandbox, State, Status, SubnetSpec,
+        Way,
     },
 };
 
@@ -155,6 +156,7 @@ fn parse_container(name: &str, words: &[&str]) -> Container {
         view: None,
         dns: Vec::new(),
         run,
+        led: Led::default(),
     }
 }
 

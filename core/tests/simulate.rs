@@ -13,8 +13,8 @@ use twinax_core::{
     model::Op,
     name::{ContainerName, NetworkName, Proto},
     state::{
-        AttachSpec, Change, Container, Driver, GatewayMode, NetworkSpec, PublishSpec, Request, Run,
-        Sandbox, State, Status, Way,
+        AttachSpec, Change, Container, Driver, GatewayMode, Led, NetworkSpec, PublishSpec, Request,
+        Run, Sandbox, State, Status, Way,
     },
 };
 
@@ -150,6 +150,7 @@ fn fresh(name: &ContainerName, chance: &mut Chance) -> Container {
         view: None,
         dns: Vec::new(),
         run,
+        led: Led::default(),
     }
 }
 

@@ -49,10 +49,18 @@ const LOG: &str = "forwarder.log";
 /// unoptimised.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The first few of what may be thousands.
+fn some(refused: &[String]) -> String {
+    match refused.len().saturating_sub(3) {
+        0 => refused.join(", "),
+        more => format!("{} and {more} more", refused[..3].join(", ")),
+    }
+}
+
 /// Why the forwarder is not as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwarderError {
-    #[error("the loopback forwarder cannot serve {}", .0.join(", "))]
+    #[error("the loopback forwarder cannot serve {}", some(.0))]
     Refused(Vec<String>),
     #[error("the loopback forwarder does not run; any command that changes a network starts it")]
     NotRunning,

@@ -9,7 +9,7 @@ use crate::{
     state::{AttachSpec, Container, Driver, Endpoint, Network, NetworkSpec, Subnet},
 };
 
-use super::{Decision, Refusal, network::check_addr, questions::is_default, refusal::join};
+use super::{Decision, Refusal, Room, network::check_addr, questions::is_default, refusal::join};
 
 /// `BR_MAX_PORTS` (net/bridge/br_private.h) less port 0, which no link gets.
 const BRIDGE_PORTS: usize = 1023;
@@ -32,7 +32,9 @@ impl Decision<'_> {
                 }),
             };
         }
-        let ifname = free_ifname(name, container, spec)?;
+        let room = self.facts.rooms.get(name);
+        let led = room.map(|room| room.led).filter(|_| container.endpoints.is_empty());
+        let ifname = free_ifname(name, container, room, spec)?;
         if is_default(&spec.network) {
             if let Some(alias) = spec.aliases.first() {
                 let (network, alias) = (spec.network.clone(), alias.clone());
@@ -65,6 +67,7 @@ impl Decision<'_> {
         };
         let container = self.state.containers.get_mut(name).expect("it was looked up above");
         container.endpoints.push(endpoint);
+        container.led = led.unwrap_or(container.led);
         self.look(name);
         Ok(())
     }
@@ -266,9 +269,11 @@ fn difference(endpoint: &Endpoint, spec: &AttachSpec) -> Option<&'static str> {
 fn free_ifname(
     name: &ContainerName,
     container: &Container,
+    room: Option<&Room>,
     spec: &AttachSpec,
 ) -> Result<IfName, Refusal> {
-    let used: BTreeSet<&IfName> = container.endpoints.iter().map(|e| &e.ifname).collect();
+    let mut used: BTreeSet<&IfName> = container.endpoints.iter().map(|e| &e.ifname).collect();
+    used.extend(room.into_iter().flat_map(|room| &room.links));
     let taken =
         |ifname: &IfName| Refusal::IfNameTaken { container: name.clone(), ifname: ifname.clone() };
     match &spec.ifname {

@@ -6,7 +6,8 @@ use crate::{
     gateway::Family,
     name::{ContainerName, Proto},
     state::{
-        Change, DEFAULT_NETWORK, GatewayMode, Host, NetworkSpec, PublishSpec, Request, State, Way,
+        Change, DEFAULT_NETWORK, GatewayMode, Host, NetworkSpec, PublishSpec, Request, Sandbox,
+        State, Way,
     },
 };
 
@@ -51,9 +52,13 @@ pub fn questions(state: &State, request: &Request) -> Questions {
                     ask_after(state, other, &mut questions);
                 }
             }
-            Change::Attach { container, .. }
-            | Change::Detach { container, .. }
-            | Change::Unpublish { container, .. } => ask_after(state, container, &mut questions),
+            Change::Attach { container, .. } => {
+                ask_after(state, container, &mut questions);
+                questions.rooms.extend(foreign(state, request, container));
+            }
+            Change::Detach { container, .. } | Change::Unpublish { container, .. } => {
+                ask_after(state, container, &mut questions)
+            }
             Change::Publish { container, ports } => {
                 ask_after(state, container, &mut questions);
                 questions.ports.extend(ports.iter().map(|spec| probes.probe(spec)));
@@ -73,6 +78,20 @@ fn ask_after(state: &State, name: &ContainerName, questions: &mut Questions) {
     if state.containers.get(name).is_some_and(|container| !container.exited()) {
         questions.sandboxes.insert(name.clone());
     }
+}
+
+/// Where another runtime's container is, known already or from this very request on.
+fn foreign(
+    state: &State,
+    request: &Request,
+    name: &ContainerName,
+) -> Option<(ContainerName, Sandbox)> {
+    let put = request.iter().find_map(|change| match change {
+        Change::PutContainer { name: put, container } if put == name => Some(container),
+        _ => None,
+    });
+    let container = state.containers.get(name).or(put)?;
+    container.run.is_none().then(|| (name.clone(), container.sandbox.clone()))
 }
 
 fn ask_for_network(state: &State, spec: &NetworkSpec, questions: &mut Questions) {

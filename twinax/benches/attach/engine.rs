@@ -13,7 +13,7 @@ use twinax_core::{
     engine,
     name::{ContainerName, NetworkName, Proto},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Endpoint, Keys, Network, PublishSpec,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Endpoint, Keys, Led, Network, PublishSpec,
         Request, Sandbox, State, Status, Way,
     },
 };
@@ -81,6 +81,7 @@ impl Engine {
             view: None,
             dns: Vec::new(),
             run: None,
+            led: Led::default(),
         };
         let ports = vec![publish(host_port)];
         let spec = AttachSpec::new(self.network.clone());

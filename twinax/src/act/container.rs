@@ -14,7 +14,7 @@ use std::{
 use twinax_core::{
     name::{ContainerName, HostName, NetworkName},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Keys, Lab, PublishSpec, Request, Run,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Keys, Lab, Led, PublishSpec, Request, Run,
         Sandbox, Status, Way,
     },
 };
@@ -109,7 +109,7 @@ pub(super) fn start(session: &mut Session, wanted: &Wanted) -> Result<Running, F
     let resolv = spec.dir.join("resolv.conf");
     let hostname = wanted.hostname.as_ref().map(ToString::to_string);
     let go = Go {
-        hosts: None, // Shown already, by an operation of the request.
+        hosts: hosts_of_other(session, &wanted.mode)?,
         resolv: (!wanted.dns.is_empty()).then_some(resolv),
         hostname: (wanted.mode != Mode::Host)
             .then(|| hostname.unwrap_or_else(|| name.to_string().chars().take(64).collect())),
@@ -118,6 +118,20 @@ pub(super) fn start(session: &mut Session, wanted: &Wanted) -> Result<Running, F
         let undone = session.carry(&vec![Change::RemoveContainer { name: name.clone() }]);
         undone.map_or_else(|failed| failed, |_| Failed::Start(error))
     })
+}
+
+/// The hosts file to show at the start: that of the container whose network is shared. One of
+/// its own was shown already, by an operation of the request.
+fn hosts_of_other(session: &Session, mode: &Mode) -> Result<Option<PathBuf>, Failed> {
+    let Mode::Of(other) = mode else { return Ok(None) };
+    let store = session.world.store();
+    let keys = Keys { containers: [other.clone()].into(), ..Keys::default() };
+    let state = store.load(&keys)?;
+    let container = state.containers.get(other).filter(|found| found.sandbox.is_own());
+    Ok(container.map(|container| match &container.view {
+        Some(view) => store.view_path(&view.to_string()),
+        None => store.container_dir(other).join("hosts"),
+    }))
 }
 
 fn spec(session: &mut Session, wanted: &Wanted) -> Result<Spec, Failed> {
@@ -135,8 +149,8 @@ fn spec(session: &mut Session, wanted: &Wanted) -> Result<Spec, Failed> {
         Mode::Networks(_) | Mode::None => Net::New,
         Mode::Host => Net::Host,
         Mode::Of(other) => {
-            let other = state.containers.get(other).ok_or_else(|| Failed::no_container(other))?;
-            net_of(other).ok_or_else(|| Failed::told("that container has ended"))?
+            let found = state.containers.get(other).ok_or_else(|| Failed::no_container(other))?;
+            net_of(found).ok_or_else(|| Failed::told(format!("container {other} has ended")))?
         }
     };
     let store = session.world.store();
@@ -196,6 +210,7 @@ fn request(wanted: &Wanted, born: &process::Born) -> Result<Request, Failed> {
             created: now(),
             lab: wanted.lab.clone(),
         }),
+        led: Led::default(),
     };
     let name = || wanted.name.clone();
     let mut request = vec![Change::PutContainer { name: name(), container }];
@@ -246,7 +261,7 @@ pub(super) fn list(all: bool, quiet: bool, json: bool) -> Done {
     let state = session.state()?;
     match (json, quiet) {
         (true, _) => show(json::containers(&state, all))?,
-        (_, true) => print!("{}", print::container_ids(&state, all)),
+        (_, true) => print!("{}", print::container_names(&state, all)),
         _ => print!("{}", print::containers(&state, all, now(), style())),
     }
     session.done()

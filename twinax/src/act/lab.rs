@@ -224,6 +224,7 @@ fn imagined(wanted: &LabContainer) -> Request {
             created: 0,
             lab: None,
         }),
+        led: twinax_core::state::Led::default(),
     };
     let mut request = vec![Change::PutContainer { name: name(), container }];
     if let Mode::Networks(specs) = &wanted.mode {

@@ -1,13 +1,13 @@
 //! Commands about networks, and about the whole.
 
-use std::{env, io, process::ExitCode};
+use std::{collections::BTreeSet, env, io, process::ExitCode};
 
 use twinax_core::{
     engine,
     name::{ContainerName, NetworkName},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, NetworkSpec, PublishSpec, Request, Sandbox,
-        State, Way,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Led, NetworkSpec, PublishSpec, Request,
+        Sandbox, State, Way,
     },
 };
 
@@ -32,10 +32,11 @@ pub(super) fn create(name: NetworkName, spec: NetworkSpec) -> Done {
 
 pub(super) fn remove(names: Vec<NetworkName>) -> Done {
     let mut session = session()?;
-    for name in names {
-        session.carry(&vec![Change::RemoveNetwork { name: name.clone() }])?;
-        println!("{name}");
-    }
+    // One request, so that either all go or none.
+    let names: BTreeSet<NetworkName> = names.into_iter().collect();
+    let remove = |name: &NetworkName| Change::RemoveNetwork { name: name.clone() };
+    session.carry(&names.iter().map(remove).collect())?;
+    names.iter().for_each(|name| println!("{name}"));
     session.done()
 }
 
@@ -136,6 +137,7 @@ pub(super) fn foreign(name: &ContainerName) -> Result<Option<Container>, Failed>
         view: None,
         dns: Vec::new(),
         run: None,
+        led: Led::default(),
     }))
 }
 

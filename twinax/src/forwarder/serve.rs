@@ -20,7 +20,7 @@ use rustix::{
     fs::{FlockOperation, Mode, OFlags},
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, sockopt},
-    process::Resource,
+    process::{Resource, Rlimit},
 };
 use twinax_core::name::Proto;
 
@@ -106,15 +106,26 @@ struct Server {
     stop: bool,
 }
 
+/// Sees to as many open files as may be: each port takes two, each connection as many. Root may
+/// go beyond the limit it was started with; the kernel's own is `fs.nr_open`, by default this.
+fn allow_files() {
+    const MANY: u64 = 1 << 20;
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let maximum = limit.maximum.map(|maximum| maximum.max(MANY));
+    let beyond = Rlimit { current: maximum, maximum };
+    if rustix::process::setrlimit(Resource::Nofile, beyond).is_err() {
+        let within = Rlimit { current: limit.maximum, ..limit };
+        let _ = rustix::process::setrlimit(Resource::Nofile, within);
+    }
+}
+
 impl Server {
     /// Detaches, takes the lock of the run directory, binds; the file returned holds the lock.
     fn new(run_dir: &Path) -> io::Result<(Self, File)> {
         // Fails for a leader of a group, which then has left its terminal already.
         let _ = rustix::process::setsid();
         rustix::thread::set_name(c"twinax-forward")?;
-        let mut limit = rustix::process::getrlimit(Resource::Nofile);
-        limit.current = limit.maximum;
-        let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+        allow_files();
         let mut record = open_for_lock(&run_dir.join(RECORD))?;
         lock(&record)?;
         record.set_len(0)?;

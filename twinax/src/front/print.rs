@@ -131,9 +131,9 @@ pub fn containers(state: &State, all: bool, now: u64, style: Style) -> String {
 }
 
 /// `ps -q`
-pub fn container_ids(state: &State, all: bool) -> String {
-    let rows = state.containers.all().values().filter(|row| all || !json::ended(row));
-    rows.map(|row| format!("{}\n", row.id)).collect()
+pub fn container_names(state: &State, all: bool) -> String {
+    let rows = state.containers.all().iter().filter(|(_, row)| all || !json::ended(row));
+    rows.map(|(name, _)| format!("{name}\n")).collect()
 }
 
 /// A word of a command as a shell would read it back; control characters never reach the screen.

@@ -22,6 +22,7 @@ use super::{
     netns::{NetnsError, NetnsHandle},
     route,
     socket::{BatchError, Message, RouteSocket},
+    sysctl,
 };
 
 /// How long to wait for an IPv6 address to come into use; it takes microseconds.
@@ -36,8 +37,10 @@ pub enum LinkError {
     NoLink(LinkId),
     #[error("the network namespace of {0} is gone or was not opened")]
     NoNetns(ContainerName),
-    #[error("the name or the number of {0} is taken by a link that is not ours")]
+    #[error("the name {0} is taken by a link that is not ours")]
     Taken(LinkId),
+    #[error("the name or the number of {0}, or the name {1}, is taken by a link that is not ours")]
+    EndTaken(LinkId, LinkId),
     #[error("this operation is not about links, addresses, routes or neighbours")]
     NotOurs,
     #[error(transparent)]
@@ -158,6 +161,7 @@ impl Links {
         let mut start = 0;
         while start < ops.len() {
             let end = stage_end(ops, start);
+            let end = self.allow_ipv6(ops, start, end);
             let done = self.apply_stage(&ops[start..end]);
             if let Err(mut error) = done {
                 // What was remembered of links to come may be wrong.
@@ -168,6 +172,31 @@ impl Links {
             start = end;
         }
         Ok(())
+    }
+
+    /// Turns IPv6 on where a link is to have such an address and somebody turned it off for new
+    /// links of the namespace, as Docker does for its containers. Returns where the stage must
+    /// end: before the first address on a link that is yet to come.
+    fn allow_ipv6(&self, ops: &[Op], start: usize, end: usize) -> usize {
+        for (n, op) in ops.iter().enumerate().take(end).skip(start) {
+            let Op::AddAddr { addr } = op else { continue };
+            if !addr.net.addr().is_ipv6() {
+                continue;
+            }
+            let name = addr.link.name.as_str();
+            let ready = match &addr.link.netns {
+                Netns::Host => sysctl::allow_ipv6(name),
+                Netns::Container(container) => self
+                    .rooms
+                    .get(container)
+                    .and_then(|room| room.netns.within(|| sysctl::allow_ipv6(name)).ok())
+                    .unwrap_or(true),
+            };
+            if !ready && n > start {
+                return n;
+            }
+        }
+        end
     }
 
     fn apply_stage(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
@@ -450,8 +479,9 @@ fn bridge_of(port: &Port) -> LinkId {
 
 fn explain(op: &Op, error: BatchError) -> LinkError {
     match op {
-        Op::AddBridge { id, .. } | Op::AddVeth { id, .. } if error.errno == Errno::EXIST => {
-            LinkError::Taken(id.clone())
+        Op::AddBridge { id, .. } if error.errno == Errno::EXIST => LinkError::Taken(id.clone()),
+        Op::AddVeth { id, peer, .. } if error.errno == Errno::EXIST => {
+            LinkError::EndTaken(id.clone(), peer.clone())
         }
         _ => LinkError::Kernel(error),
     }

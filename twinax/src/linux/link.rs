@@ -35,6 +35,13 @@ pub fn get_by_name(name: &str) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
+/// Asks for all links of a namespace.
+pub fn list() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    RouteNetlinkMessage::GetLink(message)
+}
+
 /// Asks for one link by index, likewise.
 pub fn get_by_index(index: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();

@@ -8,6 +8,8 @@ use netlink_packet_route::{
     route::{RouteHeader, RouteType},
 };
 
+use twinax_core::{decide::Room, state::Led};
+
 use super::{
     addr, link,
     route::{self, RouteFacts},
@@ -73,6 +75,18 @@ pub fn foreign_subnets(socket: &mut RouteSocket) -> Result<BTreeSet<IpNet>, Batc
     }
     found.retain(|net| !is_of_no_account(net));
     Ok(found)
+}
+
+/// Returns what others made in the namespace of `socket`; default routes of ours do not count.
+pub fn room(socket: &mut RouteSocket) -> Result<Room, BatchError> {
+    let links = socket.dump(&link::list())?;
+    let names = links.iter().filter_map(link::facts).filter_map(|facts| facts.name.parse().ok());
+    let mut leads = |family| -> Result<bool, BatchError> {
+        let routes = listed(socket, family, RouteHeader::RT_TABLE_MAIN)?;
+        Ok(routes.iter().any(|route| route.dst.prefix_len() == 0 && !route.ours))
+    };
+    let led = Led { v4: leads(AddressFamily::Inet)?, v6: leads(AddressFamily::Inet6)? };
+    Ok(Room { links: names.collect(), led })
 }
 
 /// Whether the host has a link of that name.

@@ -51,6 +51,23 @@ pub fn write(switch: &Sysctl, value: &str) -> Result<(), SysctlError> {
     })
 }
 
+/// Lets a link of the calling thread's namespace have IPv6 addresses. Returns `false` where that
+/// must wait: the link is not there yet, and will be born without IPv6. What cannot be told or
+/// turned is for the kernel to refuse.
+pub fn allow_ipv6(link: &str) -> bool {
+    let switch = |of| format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6");
+    let is_off = |path: &str| fs::read_to_string(path).map(|value| value.trim_end() != "0");
+    let path = switch(link);
+    match is_off(&path) {
+        Ok(false) => true,
+        Ok(true) => {
+            let _ = fs::write(path, "0");
+            true
+        }
+        Err(_) => !is_off(&switch("default")).unwrap_or(false),
+    }
+}
+
 fn path(switch: &Sysctl) -> Result<String, SysctlError> {
     let good = |part: &str| !part.is_empty() && part != "." && part != "..";
     match switch.0.split('/').all(good) {

@@ -12,8 +12,8 @@ use twinax::front::{
 use twinax_core::{
     name::{ContainerName, Mac, NetworkName, Proto},
     state::{
-        Container, Driver, Endpoint, GatewayMode, Lab, Network, Published, Run, Sandbox, State,
-        Status, Subnet, Way,
+        Container, Driver, Endpoint, GatewayMode, Lab, Led, Network, Published, Run, Sandbox,
+        State, Status, Subnet, Way,
     },
 };
 
@@ -79,6 +79,7 @@ fn container(id: &str, run: Option<(&[&str], Status)>) -> Container {
         view: None,
         dns: Vec::new(),
         run,
+        led: Led::default(),
     }
 }
 
@@ -149,12 +150,12 @@ fn containers_are_listed_as_docker_lists_them() {
         "#]],
     );
     check(
-        &print::container_ids(&state, false),
+        &print::container_names(&state, false),
         expect![[r#"
-        ba9876543210
-        bbbbbbbbbbbb
-        0123456789ab
-    "#]],
+            db
+            pid:4711
+            web
+        "#]],
     );
 }
 
@@ -226,7 +227,7 @@ fn networks_are_listed_and_inspected() {
         web        eth1       txv2      02:74:0a:02:00:81  10.2.0.129
     "#]],
     );
-    assert_eq!(print::network(&state, &net("none"), PLAIN), None);
+    assert_eq!(print::network(&state, &net("nosuch"), PLAIN), None);
 }
 
 #[test]

@@ -46,6 +46,7 @@ const ALL: &[&[Test]] = &[
     addresses::TESTS,
     foreign::TESTS,
     isolation::TESTS,
+    product::TESTS,
     demo::TESTS,
     listeners::TESTS,
     nft::TESTS,

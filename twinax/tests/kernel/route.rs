@@ -271,7 +271,7 @@ fn a_failure_names_its_operation_and_strangers_are_told_apart(_: &mut Sandbox) -
     // The same number and name again; then a link that is not there; then a lost namespace.
     let port = Some(Port { bridge: bridge(), hairpin: false });
     let taken = world.links.apply(&[Op::SetUp { link: host_end(2) }, veth(2, port)]).unwrap_err();
-    assert!(matches!((taken.index, &taken.cause), (1, LinkError::Taken(_))), "{taken:?}");
+    assert!(matches!((taken.index, &taken.cause), (1, LinkError::EndTaken(..))), "{taken:?}");
     let missing = world.links.apply(&[Op::SetUp { link: host_end(9) }]).unwrap_err();
     assert!(matches!(missing.cause, LinkError::NoLink(_)), "{missing:?}");
     let lost = world.links.apply(&[Op::SetUp { link: inner_end(9) }]).unwrap_err();

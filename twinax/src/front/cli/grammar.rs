@@ -84,7 +84,7 @@ pub(super) enum Verb {
         /// Show ended containers too
         #[arg(short, long)]
         all: bool,
-        /// Print ids only, one a line
+        /// Print names only, one a line
         #[arg(short, long)]
         quiet: bool,
         /// Print JSON (shape: docs/json.md)

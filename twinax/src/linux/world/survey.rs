@@ -10,7 +10,12 @@ use twinax_core::{
 use super::{Linux, LinuxError};
 use crate::{
     forwarder,
-    linux::{link, listeners, netns::NetnsHandle, process::Task, survey, sysctl},
+    linux::{
+        link, listeners,
+        netns::{NetnsError, NetnsHandle},
+        process::Task,
+        survey, sysctl,
+    },
 };
 
 pub(super) fn answer(
@@ -44,6 +49,15 @@ pub(super) fn answer(
     for name in &questions.sandboxes {
         if state.containers.loaded().get(name).is_some_and(is_gone) {
             facts.gone_sandboxes.insert(name.clone());
+        }
+    }
+    for (name, sandbox) in &questions.rooms {
+        match NetnsHandle::of(sandbox).and_then(|netns| netns.route_socket()) {
+            Ok(mut socket) => {
+                facts.rooms.insert(name.clone(), survey::room(&mut socket)?);
+            }
+            Err(NetnsError::Gone { .. }) => {} // Whoever goes in will say so.
+            Err(other) => return Err(other.into()),
         }
     }
     Ok(facts)
