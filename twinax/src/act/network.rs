@@ -171,9 +171,8 @@ pub(super) fn repair(json: bool) -> Done {
     session.done()
 }
 
-type Whole = fn(
-    &mut crate::linux::world::Linux,
-) -> Result<engine::Done, engine::Failure<crate::linux::world::LinuxError>>;
+type Whole =
+    fn(&mut crate::world::Linux) -> Result<engine::Done, engine::Failure<crate::world::LinuxError>>;
 
 /// Looks at everything, every rule included.
 fn differences(look: Whole) -> Result<Option<(Session, engine::Done)>, Failed> {

@@ -12,8 +12,8 @@ use super::failed::Failed;
 use crate::{
     container::Task,
     forwarder,
-    linux::world::Linux,
     place::{self, Need, Place},
+    world::Linux,
 };
 
 pub(super) struct Session {
