@@ -24,7 +24,7 @@ use super::{
     failed::Failed,
     network::{show, style},
     session,
-    session::{Session, init_of, supervisor_of},
+    session::Session,
 };
 use crate::{
     container::{
@@ -36,6 +36,7 @@ use crate::{
         cli::{self, Mode, Since},
         json, print,
     },
+    linux::process::{init_of, supervisor_of},
 };
 
 /// A container to be started.

@@ -20,7 +20,7 @@ use super::{
     failed::Failed,
     network::{show, style},
     session,
-    session::{Session, init_of},
+    session::Session,
 };
 use crate::{
     container::Task,
@@ -33,7 +33,7 @@ use crate::{
         report::Report,
     },
     lab::{self, Step},
-    linux::netns::NetnsHandle,
+    linux::{netns::NetnsHandle, process::init_of},
 };
 
 /// How long a container may take to end before it is killed.

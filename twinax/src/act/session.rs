@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use twinax_core::{
     engine::{self, World},
     name::ContainerName,
-    state::{Change, Container, Keys, Request, State, Status},
+    state::{Change, Container, Keys, Request, State},
 };
 
 use super::failed::Failed;
 use crate::{
     container::Task,
     forwarder,
+    linux::process::{init_of, supervisor_of},
     place::{self, Need, Place},
     world::Linux,
 };
@@ -107,22 +108,6 @@ impl Session {
     pub(super) fn done(&self) -> super::Done {
         self.leave()?;
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// The process of a container that Twinax runs, as far as it is recorded as running.
-pub(super) fn init_of(container: &Container) -> Option<Task> {
-    match container.run.as_ref()?.status {
-        Status::Running { init: (pid, start), .. } => Some(Task { pid, start }),
-        Status::Exited { .. } => None,
-    }
-}
-
-/// The process that keeps a container's log and records its end.
-pub(super) fn supervisor_of(container: &Container) -> Option<Task> {
-    match container.run.as_ref()?.status {
-        Status::Running { supervisor: (pid, start), .. } => Some(Task { pid, start }),
-        Status::Exited { .. } => None,
     }
 }
 
