@@ -14,8 +14,11 @@ use crate::{
     forwarder,
     linux::process::{init_of, supervisor_of},
     place::{self, Need, Place},
-    world::Linux,
+    world::{Linux, LinuxError},
 };
+
+/// What the engine does to everything: [`engine::check`], [`engine::repair`].
+pub(super) type Whole = fn(&mut Linux) -> Result<engine::Done, engine::Failure<LinuxError>>;
 
 pub(super) struct Session {
     pub(super) world: Linux,
@@ -68,6 +71,12 @@ impl Session {
     pub(super) fn plan(&mut self, request: &Request) -> Result<engine::Done, Failed> {
         let _lock = self.place.store.lock()?;
         Ok(engine::plan(&mut self.world, request)?)
+    }
+
+    /// Does what `look` does, alone.
+    pub(super) fn whole(&mut self, look: Whole) -> Result<engine::Done, Failed> {
+        let _lock = self.place.store.lock()?;
+        Ok(look(&mut self.world)?)
     }
 
     /// Everything that is stored.
