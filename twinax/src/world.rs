@@ -143,7 +143,7 @@ impl Linux {
             return Ok(());
         }
         let links = self.links()?;
-        let observed = links.observe(scope, &std::collections::BTreeSet::new())?;
+        let observed = links.observe(scope, &scope.addrs)?;
         seen.netns = scope.netns.iter().filter(|name| links.is_entered(name)).cloned().collect();
         seen.links = observed.topology.links;
         seen.addrs = observed.topology.addrs;
