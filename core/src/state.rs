@@ -477,29 +477,21 @@ impl Network {
     }
 }
 
-/// Who keeps a container: processes of the host, with their start times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Processes {
-    /// Its first process, which keeps its namespaces.
-    pub init: (u32, u64),
-    /// Keeps its log and records its end.
-    pub supervisor: (u32, u64),
-}
-
-impl Status {
-    /// Returns the processes of what is recorded as running.
-    pub fn processes(&self) -> Option<Processes> {
-        match *self {
-            Self::Running { init, supervisor } => Some(Processes { init, supervisor }),
-            Self::Exited { .. } => None,
+impl Run {
+    /// Its first process, with its start time, until it has ended.
+    pub fn init(&self) -> Option<(u32, u64)> {
+        match self.status {
+            Status::Running { init, .. } => Some(init),
+            Status::Exited { .. } => None,
         }
     }
-}
 
-impl Container {
-    /// Returns its processes, if Twinax runs it and it has not ended.
-    pub fn processes(&self) -> Option<Processes> {
-        self.run.as_ref()?.status.processes()
+    /// The process that keeps its log and records its end, with its start time, until then.
+    pub fn supervisor(&self) -> Option<(u32, u64)> {
+        match self.status {
+            Status::Running { supervisor, .. } => Some(supervisor),
+            Status::Exited { .. } => None,
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Place {
 fn in_use(store: &Store) -> Result<bool, StoreError> {
     for record in store.records()? {
         let (_, container) = record?;
-        if container.run.is_none() || container.processes().is_some() {
+        if container.run.is_none_or(|run| run.init().is_some()) {
             return Ok(true);
         }
     }

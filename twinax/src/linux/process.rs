@@ -36,12 +36,12 @@ impl From<Task> for (u32, u64) {
 
 /// The first process of a container that Twinax runs, as far as it is recorded as running.
 pub fn init_of(container: &Container) -> Option<Task> {
-    container.processes().map(|processes| processes.init.into())
+    container.run.as_ref()?.init().map(Task::from)
 }
 
 /// The process that keeps a container's log and records its end.
 pub fn supervisor_of(container: &Container) -> Option<Task> {
-    container.processes().map(|processes| processes.supervisor.into())
+    container.run.as_ref()?.supervisor().map(Task::from)
 }
 
 impl Task {
