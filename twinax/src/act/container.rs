@@ -30,7 +30,7 @@ use crate::{
     container::{
         self as process, Go, Net, Running, Spec, Task,
         exec::{Exec, Target},
-        logs::{self, Filter},
+        logs::{self, Filter, Stream},
     },
     front::{
         cli::{self, Mode, Since},
@@ -281,6 +281,7 @@ pub(super) fn logs(asked: &cli::Logs) -> Done {
         until: None,
         tail: asked.tail.map(|lines| lines as u64),
         timestamps: asked.timestamps,
+        render: asked.json.then_some(json_line),
     };
     let dir = session.world.store().container_dir(&asked.name);
     let follow = supervisor_of(&container).filter(|_| asked.follow);
@@ -292,6 +293,17 @@ pub(super) fn logs(asked: &cli::Logs) -> Done {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failed::Output(e)),
         _ => session.done(),
     }
+}
+
+fn json_line(time: Duration, stream: Stream, text: &[u8]) -> io::Result<String> {
+    let stream = match stream {
+        Stream::Out => "stdout",
+        Stream::Err => "stderr",
+    };
+    // Nanoseconds fit until the year 2554.
+    let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let text = String::from_utf8_lossy(text);
+    Ok(json::line(json::LogLine { time_ns, stream, text: &text })?)
 }
 
 pub(super) fn stop(names: &[ContainerName], wait_s: u32) -> Done {

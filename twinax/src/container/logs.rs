@@ -135,7 +135,14 @@ pub struct Filter {
     pub tail: Option<u64>,
     /// Begin each line with its time (RFC 3339, UTC).
     pub timestamps: bool,
+    /// Instead of the bytes as they came, write to the first output what this makes of each
+    /// whole line, of either stream.
+    pub render: Option<Render>,
 }
+
+/// Makes something else of a line: its time after 1970, where it was written, and its bytes
+/// without the line end.
+pub type Render = fn(Duration, Stream, &[u8]) -> io::Result<String>;
 
 /// Writes the log kept in `dir` to `out` and `err`. With `follow`, which is the container's
 /// supervisor, goes on until the container has ended. Returns the exit code if the log says it.
@@ -167,6 +174,7 @@ pub fn show(
         while let Some(frame) = reader.next()? {
             if frame.kind == b'x' {
                 let code = std::str::from_utf8(&frame.body).ok().and_then(|c| c.parse().ok());
+                lines.finish(out)?;
                 out.flush()?;
                 return Ok(code);
             }
@@ -176,7 +184,11 @@ pub fn show(
         err.flush()?;
         match follow.filter(|_| !over) {
             Some(supervisor) => wait_for_more(watch.as_ref(), supervisor),
-            None => return Ok(None),
+            None => {
+                lines.finish(out)?;
+                out.flush()?;
+                return Ok(None);
+            }
         }
     }
 }
@@ -318,11 +330,13 @@ struct Lines<'a> {
     seen: u64,
     /// For each stream: inside a line, and is it shown?
     inside: [Option<bool>; 2],
+    /// For each stream: what is to be rendered of the present line, and when it began.
+    begun: [Option<(Duration, Vec<u8>)>; 2],
 }
 
 impl<'a> Lines<'a> {
     fn new(filter: &'a Filter, skip: u64) -> Self {
-        Self { filter, skip, seen: 0, inside: [None, None] }
+        Self { filter, skip, seen: 0, inside: [None, None], begun: [None, None] }
     }
 
     fn write<'w>(
@@ -331,9 +345,10 @@ impl<'a> Lines<'a> {
         out: &'w mut dyn Write,
         err: &'w mut dyn Write,
     ) -> io::Result<()> {
-        let (index, to): (usize, &mut dyn Write) = match frame.kind {
-            b'o' => (0, out),
-            b'e' => (1, err),
+        let (index, to): (usize, &mut dyn Write) = match (frame.kind, self.filter.render) {
+            (b'o', _) => (0, out),
+            (b'e', None) => (1, err),
+            (b'e', Some(_)) => (1, out),
             _ => return Ok(()),
         };
         for piece in frame.body.split_inclusive(|&byte| byte == b'\n') {
@@ -341,12 +356,36 @@ impl<'a> Lines<'a> {
                 Some(shown) => shown,
                 None => self.begin(frame.time, to)?,
             };
-            if shown {
-                to.write_all(piece)?;
+            let ended = piece.ends_with(b"\n");
+            match self.filter.render {
+                Some(_) if shown => {
+                    let (_, text) = self.begun[index].get_or_insert((frame.time, Vec::new()));
+                    text.extend_from_slice(piece);
+                    if ended {
+                        self.render(index, to)?;
+                    }
+                }
+                None if shown => to.write_all(piece)?,
+                _ => {}
             }
-            self.inside[index] = (!piece.ends_with(b"\n")).then_some(shown);
+            self.inside[index] = (!ended).then_some(shown);
         }
         Ok(())
+    }
+
+    /// Writes lines that have no end yet.
+    fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        (0..self.begun.len()).try_for_each(|index| self.render(index, out))
+    }
+
+    fn render(&mut self, index: usize, to: &mut dyn Write) -> io::Result<()> {
+        let (Some(render), Some((time, text))) = (self.filter.render, self.begun[index].take())
+        else {
+            return Ok(());
+        };
+        let text = text.strip_suffix(b"\n").unwrap_or(&text);
+        let stream = if index == 0 { Stream::Out } else { Stream::Err };
+        to.write_all(render(time, stream, text)?.as_bytes())
     }
 
     fn begin(&mut self, time: Duration, to: &mut dyn Write) -> io::Result<bool> {
@@ -358,7 +397,7 @@ impl<'a> Lines<'a> {
         }
         self.seen += 1;
         let shown = self.seen > self.skip;
-        if shown && filter.timestamps {
+        if shown && filter.timestamps && filter.render.is_none() {
             write!(to, "{} ", rfc3339(time))?;
         }
         Ok(shown)
@@ -430,6 +469,11 @@ mod tests {
         assert_eq!(read(&dir, &none).0, "");
         let stamped = Filter { timestamps: true, ..Filter::default() };
         assert_eq!(read(&dir, &stamped).0.matches("Z ").count(), 3);
+        let render: Render =
+            |_, stream, text| Ok(format!("{stream:?} {};", String::from_utf8_lossy(text)));
+        let rendered = Filter { render: Some(render), ..Filter::default() };
+        let expected = "Out a;Err E;Out bb;Out c;";
+        assert_eq!(read(&dir, &rendered), (expected.into(), String::new(), Some(3)));
     }
 
     #[test]
