@@ -93,6 +93,7 @@ impl Probe {
     }
 }
 
+/// What a [`Probe`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeAnswer {
     pub free: Vec<u16>,

@@ -4,7 +4,7 @@
 //! A crash at any point is repaired by the next command, whatever it is about: the journal is
 //! written first and removed last, and [`recover`] carries what it says to the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ use crate::{
     model::{Scope, Topology},
     name::ContainerName,
     state::{Change, Host, Keys, Request, Row, Sandbox, State},
+    touched::Touched,
 };
 
 /// How the namespaces of the containers at hand are found.
@@ -41,15 +42,23 @@ pub struct Pending {
 
 /// All that the engine asks of the world. Two implementations: Linux, and [`crate::fake`].
 pub trait World {
+    /// Why the world did not do, or tell, something.
     type Error;
+    /// Returns what an earlier command left to be brought to its end.
     fn pending(&mut self) -> Result<Pending, Self::Error>;
+    /// Returns the row about the host itself.
     fn host(&mut self) -> Result<Host, Self::Error>;
     /// Loads what `keys` name, and all that must be there with it (see [`Keys`]).
     fn load(&mut self, keys: &Keys) -> Result<State, Self::Error>;
+    /// Answers what `decide` has to know of the world.
     fn survey(&mut self, questions: &Questions, state: &State) -> Result<Facts, Self::Error>;
+    /// Looks at what `scope` names, in the host and in the sandboxes `at`.
     fn observe(&mut self, scope: &Scope, at: &Sandboxes) -> Result<Topology, Self::Error>;
+    /// Writes down what is about to be done, before anything is.
     fn begin(&mut self, journal: &Journal) -> Result<(), Self::Error>;
+    /// Stores rows, each whole.
     fn write(&mut self, rows: &[Row]) -> Result<(), Self::Error>;
+    /// Carries out a plan; what went before a failure stands.
     fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), Self::Error>;
     /// Forgets that a container died unseen: its end is on record.
     fn buried(&mut self, name: &ContainerName) -> Result<(), Self::Error>;
@@ -92,9 +101,24 @@ pub struct Done {
 /// See [`Failure`]; only [`Failure::Stuck`] leaves anything to do.
 pub fn run<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W::Error>> {
     recover(world)?;
-    let Decided { before, after, reply, keys } = consider(world, request)?;
-    let plan = carry(world, keys, &before, &after)?;
-    Ok(Done { state: after, reply, plan })
+    again(|| {
+        let Decided { before, after, reply, keys } = consider(world, request)?;
+        let plan = carry(world, keys, &before, &after)?;
+        Ok(Done { state: after, reply, plan })
+    })
+}
+
+/// A container may die between the look at it and the plan, which then cannot arrive. Nothing was
+/// touched, and another look sees that it is gone; dying takes a moment, so not always the next.
+fn again<T, E>(mut attempt: impl FnMut() -> Result<T, Failure<E>>) -> Result<T, Failure<E>> {
+    const LOOKS: usize = 8;
+    for _ in 1..LOOKS {
+        match attempt() {
+            Err(Failure::Unreached(_)) => {}
+            outcome => return outcome,
+        }
+    }
+    attempt()
 }
 
 /// What `request` would do, without doing it. An unfinished request is finished first.
@@ -103,6 +127,10 @@ pub fn run<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W
 /// As [`run`].
 pub fn plan<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W::Error>> {
     recover(world)?;
+    again(|| foresee(world, request))
+}
+
+fn foresee<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W::Error>> {
     let Decided { before, after, reply, .. } = consider(world, request)?;
     let desired = lower(&after);
     let at = sandboxes(&before, &after);
@@ -138,13 +166,13 @@ pub fn check<W: World>(world: &mut W) -> Result<Done, Failure<W::Error>> {
 pub fn recover<W: World>(world: &mut W) -> Result<(), Failure<W::Error>> {
     let pending = world.pending().map_err(Failure::Restored)?;
     if let Some(journal) = pending.journal {
-        resume(world, &journal)?;
+        again(|| resume(world, &journal))?;
     }
     if pending.fresh {
-        carry_out(world, &Request::new())?;
+        again(|| carry_out(world, &Request::new()))?;
     }
     for name in pending.dead {
-        carry_out(world, &vec![Change::Exited { name: name.clone(), code: None }])?;
+        again(|| carry_out(world, &vec![Change::Exited { name: name.clone(), code: None }]))?;
         world.buried(&name).map_err(Failure::Unfinished)?;
     }
     Ok(())
@@ -183,22 +211,26 @@ fn carry<W: World>(
     before: &State,
     after: &State,
 ) -> Result<Plan, Failure<W::Error>> {
-    let (had, desired) = (lower(before), lower(after));
     let at = sandboxes(before, after);
+    let (had, desired) = (lower(before), lower(after));
+    let touched = match keys.all {
+        true => Touched { had, desired, leaned: BTreeSet::new() },
+        false => Touched::between(had, desired),
+    };
     // What is not promised yet is new, with names never used before: no need to look for it.
     // But a container's namespace is there before its first promise.
-    let mut scope = had.scope();
-    scope.netns.extend(desired.netns.iter().cloned());
+    let mut scope = touched.scope();
+    scope.netns.extend(touched.desired.netns.iter().cloned());
     let mut observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
-    if !keys.all && lacks_shared(&observed, &had) {
-        // What everybody stands on is gone, so more than this request's own is.
+    if !keys.all && lacks_shared(&observed, &touched) {
+        // What others stand on too is gone, so more than this request's own is.
         let all = Keys { all: true, ..Keys::default() };
         let state = world.load(&all).map_err(Failure::Restored)?;
         let living = living(world, &state)?;
         carry(world, all, &state, &living)?;
         observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
     }
-    let plan = diff(&observed, &desired)?;
+    let plan = diff(&observed, &touched.desired)?;
     let journal = Journal {
         keys: keys.with_rows_of(before).with_rows_of(after),
         before: before.changes_since(after),
@@ -270,12 +302,14 @@ fn living<W: World>(world: &mut W, state: &State) -> Result<State, Failure<W::Er
     Ok(living)
 }
 
-/// Whether something that all requests stand on is missing.
-fn lacks_shared(observed: &Topology, had: &Topology) -> bool {
+/// Whether something that more than one request stands on is not as promised.
+fn lacks_shared(observed: &Topology, touched: &Touched) -> bool {
+    let had = &touched.had;
     observed.tables != had.tables
         || observed.processes != had.processes
         || observed.views != had.views
         || observed.sysctls != had.sysctls
+        || touched.leaned.iter().any(|id| observed.links.get(id) != had.links.get(id))
 }
 
 fn sandboxes(before: &State, after: &State) -> Sandboxes {

@@ -9,6 +9,7 @@ use crate::{
     state::{Container, Endpoint, GatewayMode, Network, Table},
 };
 
+/// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     V4,
@@ -16,8 +17,10 @@ pub enum Family {
 }
 
 impl Family {
+    /// Both, in the order they are worked on.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
+    /// Returns the family of an address.
     pub fn of(addr: IpAddr) -> Self {
         match addr {
             IpAddr::V4(_) => Self::V4,
@@ -36,6 +39,7 @@ impl std::fmt::Display for Family {
 }
 
 impl Network {
+    /// Returns how the network leads out in `family`.
     pub fn mode(&self, family: Family) -> GatewayMode {
         match family {
             Family::V4 => self.mode4,
@@ -43,6 +47,7 @@ impl Network {
         }
     }
 
+    /// Whether the network has a subnet in `family`.
     pub fn has(&self, family: Family) -> bool {
         self.subnets.iter().any(|subnet| Family::of(subnet.gateway) == family)
     }

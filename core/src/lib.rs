@@ -18,5 +18,6 @@ pub mod gateway;
 pub mod decide;
 pub mod lower;
 pub mod diff;
+mod touched;
 pub mod engine;
 pub mod fake;

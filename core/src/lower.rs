@@ -187,7 +187,6 @@ impl Lowering<'_> {
     ) {
         let port = (network.driver == Driver::Bridge).then(|| Port {
             bridge: network.bridge.clone(),
-            isolated: false,
             hairpin: self.carries_published(endpoint),
         });
         let end =

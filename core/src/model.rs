@@ -17,8 +17,9 @@ use crate::{
     ruleset::{ElementId, Group, Value},
 };
 
-/// The protocol number of our routes and neighbours (`rtm_protocol`): free in iproute2's list.
-pub const PROTOCOL: u8 = 116;
+/// The protocol number (`rtm_protocol`, `NDA_PROTOCOL`, `IFA_PROTO`) that marks entries as ours:
+/// `t` in ASCII, which linux/rtnetlink.h and iproute2's `rt_protos` leave free.
+pub const PROTOCOL: u8 = b't';
 
 /// Returns the name of the host end of cable `number`. Its kernel index is `number` too, so that
 /// the two numbers a person sees in `ip link` are one.
@@ -69,11 +70,13 @@ pub struct LinkId {
 }
 
 impl LinkId {
+    /// Names a link of the host.
     pub fn host(name: IfName) -> Self {
         Self { netns: Netns::Host, name }
     }
 }
 
+/// What is set of a link, whatever its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     pub kind: LinkKind,
@@ -89,6 +92,7 @@ pub struct Link {
     pub alias: String,
 }
 
+/// What a link is, and what it is tied to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkKind {
@@ -108,18 +112,18 @@ pub enum LinkKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     pub bridge: IfName,
-    /// `IFLA_BRPORT_ISOLATED`: may talk to the bridge but to no other isolated port.
-    pub isolated: bool,
     /// `IFLA_BRPORT_MODE`: a frame may leave by the port it came in on.
     pub hairpin: bool,
 }
 
+/// An address of a link, with the length of its prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Addr {
     pub link: LinkId,
     pub net: IpNet,
 }
 
+/// A route of a link's namespace, out by that link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// The device; routes of ours always name one.
@@ -353,6 +357,8 @@ pub struct Scope {
     pub netns: BTreeSet<ContainerName>,
     /// Each link brings its addresses, routes and neighbours, and its forwarding entries.
     pub links: BTreeSet<LinkId>,
+    /// Of these, the ones of which only the link itself counts, not what is configured on it.
+    pub leaned: BTreeSet<LinkId>,
     /// Neighbours and forwarding entries to look for one by one, so that a bridge of a thousand
     /// ports is not read whole.
     pub neighbours: BTreeSet<Neighbour>,
@@ -405,6 +411,7 @@ impl Topology {
         Scope {
             netns: self.netns.clone(),
             links: self.links.keys().cloned().collect(),
+            leaned: BTreeSet::new(),
             neighbours: self.neighbours.clone(),
             fdb: self.fdb.clone(),
             sysctls: self.sysctls.clone(),
@@ -425,8 +432,9 @@ impl Topology {
         let mut part = self.clone();
         part.netns.retain(|x| scope.netns.contains(x));
         part.links.retain(|x, _| at(x));
-        part.addrs.retain(|x| at(&x.link));
-        part.routes.retain(|x| at(&x.link));
+        let whole = |link: &LinkId| at(link) && !scope.leaned.contains(link);
+        part.addrs.retain(|x| whole(&x.link));
+        part.routes.retain(|x| whole(&x.link));
         part.neighbours.retain(|x| scope.neighbours.contains(x));
         part.fdb.retain(|x| scope.fdb.contains(x));
         part.sysctls.retain(|x, turned| scope.sysctls.get(x) == Some(turned));
@@ -646,6 +654,9 @@ impl Scope {
     /// what value is ours.
     pub fn union(mut self, other: Self) -> Self {
         self.netns.extend(other.netns);
+        // What either wants whole is whole.
+        self.leaned.retain(|id| !other.links.contains(id) || other.leaned.contains(id));
+        self.leaned.extend(other.leaned.into_iter().filter(|id| !self.links.contains(id)));
         self.links.extend(other.links);
         self.neighbours.extend(other.neighbours);
         self.fdb.extend(other.fdb);
@@ -820,9 +831,6 @@ impl Op {
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.bridge)?;
-        if self.isolated {
-            f.write_str(" isolated")?;
-        }
         if self.hairpin {
             f.write_str(" hairpin")?;
         }

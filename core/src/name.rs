@@ -36,6 +36,7 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
+            /// Returns the name as it was given.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

@@ -44,6 +44,7 @@ impl Leases {
         Self { subnets, others: BTreeSet::new() }
     }
 
+    /// Whether `addr` is taken.
     pub fn holds(&self, addr: IpAddr) -> bool {
         match self.seat(addr) {
             Some((range, offset)) => self.subnets[&range].holds(offset),
@@ -104,6 +105,7 @@ pub struct Bitmap {
 }
 
 impl Bitmap {
+    /// Whether `offset` is taken.
     pub fn holds(&self, offset: u32) -> bool {
         let (word, bit) = place(offset);
         self.words.get(word).is_some_and(|w| w & bit != 0)
@@ -140,6 +142,7 @@ impl Bitmap {
         self.gap(start, last).or_else(|| self.gap(first, start))
     }
 
+    /// Returns how many are taken.
     pub fn count(&self) -> usize {
         self.words.iter().map(|w| w.count_ones() as usize).sum()
     }
@@ -248,6 +251,7 @@ fn number(addr: IpAddr) -> u128 {
     }
 }
 
+/// Whether two subnets share an address.
 pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }

@@ -158,10 +158,12 @@ pub enum TableName {
 }
 
 impl TableName {
+    /// Both, in the order they are written.
     pub const ALL: [Self; 2] = [Self::Inet, Self::Bridge];
     /// The name of both, within its family.
     pub const NAME: &'static str = "twinax";
 
+    /// Returns the family's name, as `nft` has it.
     pub fn family(self) -> &'static str {
         match self {
             Self::Inet => "inet",
@@ -203,6 +205,7 @@ impl fmt::Display for KeyType {
 }
 
 impl Datum {
+    /// Returns the type of the set's field that takes it.
     pub fn key_type(&self) -> KeyType {
         match self {
             Self::Group(_) => KeyType::Group,
@@ -226,6 +229,7 @@ pub enum DataType {
 }
 
 impl SetName {
+    /// All sets and maps.
     pub const ALL: [Self; 25] = [
         Self::Ours,
         Self::Same,
@@ -285,6 +289,7 @@ impl SetName {
         }
     }
 
+    /// Returns the table that it is in.
     pub fn table(self) -> TableName {
         match self {
             Self::PortMac | Self::PortSource4 | Self::PortSource6 => TableName::Bridge,
@@ -311,6 +316,7 @@ impl SetName {
         }
     }
 
+    /// Returns what its elements map to.
     pub fn data(self) -> DataType {
         match self {
             Self::From4 | Self::To4 | Self::Host4 => DataType::Verdict,
@@ -329,6 +335,7 @@ impl fmt::Display for SetName {
 }
 
 impl Chain {
+    /// All chains that elements lead to.
     pub const ALL: [Self; 6] = [
         Self::ToNat,
         Self::ToRouted,
@@ -338,6 +345,7 @@ impl Chain {
         Self::HostClosed,
     ];
 
+    /// Returns the chain's name in the kernel.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ToNat => "to-nat",
@@ -657,6 +665,7 @@ impl fmt::Display for Statement {
     }
 }
 
+/// One rule: where all `matches` hold, `statement` is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub matches: &'static [Match],
@@ -688,6 +697,7 @@ pub enum ChainType {
 }
 
 impl ChainType {
+    /// Returns the name that the kernel knows it by.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Filter => "filter",
@@ -736,6 +746,7 @@ pub struct TableDef {
 }
 
 impl TableDef {
+    /// Returns the sets and maps of the table.
     pub fn sets(&self) -> impl Iterator<Item = SetName> {
         SetName::ALL.into_iter().filter(|set| set.table() == self.name)
     }

@@ -92,21 +92,25 @@ impl<K: Ord + Clone + std::fmt::Debug, V> Table<K, V> {
         }
     }
 
+    /// Returns a row. Panics in debug builds if the table does not speak about `key`.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.check(key);
         self.rows.get(key)
     }
 
+    /// As [`Self::get`], to be changed.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.check(key);
         self.rows.get_mut(key)
     }
 
+    /// Puts a row and returns the one before. Panics as [`Self::get`] does.
     pub fn insert(&mut self, key: K, row: V) -> Option<V> {
         self.check(&key);
         self.rows.insert(key, row)
     }
 
+    /// Takes a row away. Panics as [`Self::get`] does.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         self.check(key);
         self.rows.remove(key)
@@ -135,6 +139,7 @@ impl<K: Ord + Clone + std::fmt::Debug, V> Table<K, V> {
         matches!(self.known, Known::All)
     }
 
+    /// Whether it speaks about the row of `key`.
     pub fn knows(&self, key: &K) -> bool {
         match &self.known {
             Known::All => true,
@@ -168,6 +173,7 @@ pub struct Host {
     pub ghosts: BTreeMap<IfName, Vec<(NetworkName, IpAddr)>>,
 }
 
+/// A network, as it was asked for and what was chosen for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     pub driver: Driver,
@@ -186,11 +192,13 @@ pub struct Network {
 }
 
 impl Network {
+    /// Returns the group of the network's links on the host.
     pub fn group(&self) -> Group {
         Group(crate::ruleset::GROUP_BASE + self.number)
     }
 }
 
+/// How containers are tied to a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
@@ -213,6 +221,7 @@ pub enum GatewayMode {
     Isolated,
 }
 
+/// A subnet of a network, and what may be given out of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     pub net: IpNet,
@@ -223,6 +232,7 @@ pub struct Subnet {
     pub reserved: BTreeMap<String, IpAddr>,
 }
 
+/// A container, or a namespace of somebody else's, with all that was promised to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// 12 hexadecimal digits, as Docker's short ids; also names its directory.
@@ -258,6 +268,7 @@ pub struct Sandbox {
     pub cookie: Option<u64>,
 }
 
+/// How a network namespace is found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
@@ -285,12 +296,14 @@ pub struct Run {
     pub lab: Option<Lab>,
 }
 
+/// Which lab made a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lab {
     pub name: String,
     pub digest: String,
 }
 
+/// Whether a container's processes are there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
@@ -325,12 +338,14 @@ pub struct Published {
     pub container_port: u16,
 }
 
+/// A port of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortKey {
     pub proto: Proto,
     pub port: u16,
 }
 
+/// Who has a port of the host, and on which address; `None` is every one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortClaim {
     pub host: Option<IpAddr>,
@@ -340,6 +355,7 @@ pub struct PortClaim {
 /// What is asked, in order; all of it happens or none.
 pub type Request = Vec<Change>;
 
+/// One thing asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(
@@ -404,6 +420,7 @@ pub struct NetworkSpec {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A subnet as asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SubnetSpec {
@@ -416,6 +433,7 @@ pub struct SubnetSpec {
     pub reserved: BTreeMap<String, IpAddr>,
 }
 
+/// What an endpoint shall be like, as asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachSpec {
     pub network: NetworkName,
@@ -428,6 +446,7 @@ pub struct AttachSpec {
 }
 
 impl AttachSpec {
+    /// Asks for an endpoint in `network` and leaves all else to be chosen.
     pub fn new(network: NetworkName) -> Self {
         Self {
             network,
@@ -452,6 +471,7 @@ pub struct PublishSpec {
 }
 
 impl Network {
+    /// Returns the subnet that `addr` lies in.
     pub fn subnet_of(&self, addr: IpAddr) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.net.contains(&addr))
     }

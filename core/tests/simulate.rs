@@ -2,6 +2,8 @@
 //! kernel refuses, or the machine stops. Whatever happens, the kernel holds what is promised,
 //! and every promise is kept.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where and stop")]
+
 use std::collections::BTreeSet;
 
 use twinax_core::{

@@ -9,8 +9,32 @@ use std::{
 
 const LINES_PER_FN: usize = 70;
 
+/// The shell's files with `unsafe`, each for what no safe crate offers.
+const UNSAFE: [&str; 3] = ["linux/netlink.rs", "linux/netns.rs", "linux/task.rs"];
+
+/// A part of a module that stands where the second one stands in the order; see the shell's lib.rs.
+const LATER: (&str, &str) = ("linux/world", "place");
+
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The crate that does what the core decides.
+fn shell() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../twinax")
+}
+
+/// Every Rust file of both crates.
+fn all_files() -> Vec<PathBuf> {
+    let core = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = [
+        source(),
+        core.join("tests"),
+        shell().join("src"),
+        shell().join("tests"),
+        shell().join("benches"),
+    ];
+    folders.iter().filter(|folder| folder.is_dir()).flat_map(|folder| files(folder)).collect()
 }
 
 fn read(path: &Path) -> String {
@@ -33,16 +57,16 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The modules that `lib.rs` lists, in its order, which is the order the data flows.
-fn modules() -> Vec<String> {
-    let lib = read(&source().join("lib.rs"));
+fn modules(source: &Path) -> Vec<String> {
+    let lib = read(&source.join("lib.rs"));
     let modules = lib.lines().filter_map(|line| line.strip_prefix("pub mod "));
     modules.map(|module| module.trim_end_matches(';').to_owned()).collect()
 }
 
 /// The file of a module, and those in the folder beside it.
-fn files_of(module: &str) -> Vec<PathBuf> {
-    let mut paths = vec![source().join(format!("{module}.rs"))];
-    let folder = source().join(module);
+fn files_of(source: &Path, module: &str) -> Vec<PathBuf> {
+    let mut paths = vec![source.join(format!("{module}.rs"))];
+    let folder = source.join(module);
     if folder.is_dir() {
         paths.extend(files(&folder));
     }
@@ -61,48 +85,100 @@ fn uses(code: &str, module: &str) -> bool {
     let whole_word = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
     let named = format!("crate::{module}");
     let mut direct = code.match_indices(&named).map(|(at, _)| &code[at + named.len()..]);
-    let braced = code.split("use crate::{").skip(1).any(|import| {
-        let import = import.split("};").next().unwrap_or_default();
-        let mut parts = import.split([',', '\n', ' ', '{']);
-        parts.any(|part| part == module || part.starts_with(&format!("{module}::")))
-    });
-    direct.any(whole_word) || braced
+    let mut braced = code.split("use crate::{").skip(1).flat_map(heads);
+    direct.any(whole_word) || braced.any(|head| head == module)
 }
 
-#[test]
-fn data_flows_one_way() {
-    let order = modules();
+/// The first words of what a braced import lists: `a` and `b` of `a::{c, d}, b::e};`.
+fn heads(import: &str) -> Vec<&str> {
+    let (mut heads, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, c) in import.char_indices() {
+        if depth == 0 && matches!(c, ',' | '}') {
+            let item = import[start..at].trim();
+            heads.push(item.split([':', ' ', '{']).next().unwrap_or_default());
+            start = at + 1;
+        }
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    heads
+}
+
+/// Panics where a file of `source` uses a module that stands below its own.
+fn flows_one_way(source: &Path) {
+    let order = modules(source);
     assert!(order.len() > 5, "lib.rs lists {order:?}");
     for (n, module) in order.iter().enumerate() {
-        for path in files_of(module) {
+        for path in files_of(source, module) {
             let code = code(&path);
-            for later in &order[n + 1..] {
-                let path = path.display();
-                assert!(!uses(&code, later), "{path} uses {later}, which comes after {module}");
+            let inner = path.strip_prefix(source).expect("it is in there").display().to_string();
+            let from = match inner.starts_with(LATER.0) {
+                true => order.iter().position(|module| module == LATER.1).expect("it is listed"),
+                false => n + 1,
+            };
+            for later in &order[from..] {
+                assert!(!uses(&code, later), "{inner} uses {later}, which comes after {module}");
             }
         }
     }
 }
 
 #[test]
-fn an_import_from_later_on_is_found() {
-    assert!(uses("use crate::{\n    model::Op,\n    lower::{lower, Part},\n};", "lower"));
-    assert!(uses("let x = crate::lower::lower(state);", "lower"));
-    assert!(!uses("use crate::lowered::X;\nuse crate::{model::Op};\nlet lower = 1;", "lower"));
+fn data_flows_one_way() {
+    flows_one_way(&source());
+    flows_one_way(&shell().join("src"));
 }
 
 #[test]
-fn every_source_file_belongs_to_a_module() {
-    let known: Vec<PathBuf> = modules().iter().flat_map(|module| files_of(module)).collect();
-    for path in files(&source()) {
-        assert!(path.ends_with("lib.rs") || known.contains(&path), "{} is lost", path.display());
+fn an_import_from_later_on_is_found() {
+    assert!(uses("use crate::{\n    model::Op,\n    lower::{lower, Part},\n};", "lower"));
+    assert!(uses("let x = crate::lower::lower(state);", "lower"));
+    assert!(uses("use crate::{\n    front::{lab, cli::{a}},\n    lower,\n};", "lower"));
+    assert!(!uses("use crate::{front::{lab, cli::{lower}}, model};", "lower"));
+    assert!(!uses("use crate::lowered::X;\nuse crate::{model::Op};\nlet lower = 1;", "lower"));
+}
+
+/// The compiler does not look at a file that no module names, and a test in it does not run.
+#[test]
+fn every_file_belongs_to_a_module() {
+    for path in all_files() {
+        let (folder, stem) = (path.parent().expect("in a folder"), path.file_stem());
+        let stem = stem.expect("a name").to_string_lossy().into_owned();
+        let is_root = matches!(stem.as_str(), "main" | "lib") || folder.ends_with("tests");
+        let owners = [folder.with_extension("rs"), folder.join("lib.rs"), folder.join("main.rs")];
+        let named = |owner: &PathBuf| {
+            owner.is_file()
+                && code(owner).lines().any(|line| line.ends_with(&format!("mod {stem};")))
+        };
+        assert!(is_root || owners.iter().any(named), "{} is lost", path.display());
     }
 }
 
 #[test]
+fn every_kernel_test_is_run() {
+    let folder = shell().join("tests/kernel");
+    let main = read(&folder.join("main.rs"));
+    for path in files(&folder).iter().filter(|path| code(path).contains("\ntests![")) {
+        let stem = path.file_stem().expect("a name").to_string_lossy();
+        assert!(main.contains(&format!("{stem}::TESTS")), "main.rs does not run {stem}::TESTS");
+    }
+}
+
+#[test]
+fn unsafe_stands_where_it_is_listed() {
+    let source = shell().join("src");
+    let allows = |path: &&PathBuf| code(path).contains("unsafe_code");
+    let found: Vec<PathBuf> = files(&source).iter().filter(allows).cloned().collect();
+    assert_eq!(found, UNSAFE.map(|path| source.join(path)));
+}
+
+#[test]
 fn functions_fit_on_a_screen() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for path in files(&source()).into_iter().chain(files(&tests)) {
+    for path in all_files() {
         let text = read(&path);
         let lines: Vec<&str> = text.lines().collect();
         let heads = lines.iter().enumerate().filter(|(_, line)| is_head(line));
@@ -125,8 +201,7 @@ fn is_head(line: &str) -> bool {
 
 #[test]
 fn every_file_says_what_it_is() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for path in files(&source()).into_iter().chain(files(&tests)) {
+    for path in all_files() {
         assert!(read(&path).starts_with("//! "), "{} opens without a `//!`", path.display());
     }
 }
@@ -137,6 +212,33 @@ fn the_core_takes_its_effects_from_outside() {
         let code = code(&path);
         for effect in ["std::fs", "std::env", "std::process", "std::thread", "std::time"] {
             assert!(!code.contains(effect), "{} uses {effect}", path.display());
+        }
+    }
+}
+
+/// The paths that a paper names: targets of links, and what stands in backquotes and begins with
+/// a folder of ours.
+fn paths_in(text: &str) -> Vec<&str> {
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let links = links.filter(|link| !link.contains("://"));
+    let quoted = text.split('`').skip(1).step_by(2).filter(|word| {
+        let folders = ["core/", "twinax/", "docs/", "tests/", "examples/", ".ci/"];
+        folders.iter().any(|folder| word.starts_with(folder)) && !word.contains([' ', '\n'])
+    });
+    links.chain(quoted).collect()
+}
+
+#[test]
+fn paths_that_papers_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for paper in ["README.md", "ARCHITECTURE.md", "docs/decisions.md"] {
+        let text = read(&root.join(paper));
+        // Links are meant from where the paper is, names of the source from the root.
+        let folder = root.join(paper);
+        let folder = folder.parent().expect("a file is in a folder");
+        for path in paths_in(&text) {
+            let there = folder.join(path).exists() || root.join(path).exists();
+            assert!(there, "{paper} names {path}, which does not exist");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //!
 //! ```text
-//! twinax run ──spawn──▶ supervisor ──unshare(pid), spawn──▶ init (PID 1) ──spawn──▶ command
+//! twinax run ──spawn──▶ supervisor ──clone3(new pid)──────▶ init (PID 1) ──spawn──▶ command
 //!     │  Spec ───────────▶ │ ── Spec ─────────────────────▶ │ unshares net, mnt, uts, ipc
 //!     │ ◀──── Born ─────── │ ◀──── Ready ────────────────── │
 //!     │ records, wires the network                          │
@@ -49,7 +49,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{container::channel::Channel, linux::task::Signals};
 
-pub use process::Task;
+pub use crate::linux::process::Task;
 
 /// What to run, and where.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -291,6 +291,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Returns who its processes are.
     pub fn born(&self) -> &Born {
         &self.born
     }
@@ -339,6 +340,7 @@ const FORWARDED: [i32; 7] = [
 ];
 
 impl Running {
+    /// Returns who its processes are.
     pub fn born(&self) -> &Born {
         &self.born
     }

@@ -33,8 +33,10 @@ use std::{
 
 use rustix::{
     fs::{FlockOperation, Mode, OFlags},
-    process::{Pid, PidfdFlags, Signal},
+    process::Signal,
 };
+
+use crate::linux::process::Task;
 
 /// The hidden word that makes this program the forwarder.
 const WORD: &str = "--forwarder";
@@ -85,6 +87,9 @@ pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
     }
 }
 
+/// What a forwarder tells its starter that finds another one there.
+const ANOTHER: &str = "another\n";
+
 /// Starts the forwarder, unless it runs, in the network namespace of the calling thread.
 ///
 /// Returns once it serves all of `forwards`; with [`ForwarderError::Refused`] it runs and serves
@@ -107,7 +112,23 @@ pub fn start(run_dir: &Path) -> Result<(), ForwarderError> {
     drop(command); // Our copy of the pipe, so that its end is seen.
     let mut answer = String::new();
     ready.read_to_string(&mut answer).map_err(system("hearing of the loopback forwarder"))?;
+    if answer == ANOTHER {
+        return found(&run_dir);
+    }
     judge(&answer)
+}
+
+/// Has a forwarder that came first, and may not listen yet, serve what is wanted.
+fn found(run_dir: &Path) -> Result<(), ForwarderError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match reload(run_dir) {
+            Err(ForwarderError::NotRunning) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Has the forwarder serve what `forwards` says now; returns when it does.
@@ -133,9 +154,8 @@ pub fn running(run_dir: &Path) -> bool {
 
 /// The forwarder's process number, if it runs.
 pub fn pid(run_dir: &Path) -> Option<u32> {
-    let record = fs::read_to_string(run_dir.join(RECORD)).ok()?;
-    let pid = record.split_whitespace().next()?.parse().ok()?;
-    running(run_dir).then_some(pid)
+    let task = recorded(run_dir)?;
+    running(run_dir).then_some(task.pid)
 }
 
 /// Ends the forwarder, if it runs, and its connections; returns when it is gone.
@@ -165,22 +185,15 @@ fn gone_within(run_dir: &Path, limit: Duration) -> bool {
 }
 
 fn kill(run_dir: &Path) -> io::Result<()> {
-    let record = fs::read_to_string(run_dir.join(RECORD))?;
-    let (pid, started) = record.trim().split_once(' ').unwrap_or((&record, ""));
-    let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) else { return Ok(()) };
-    let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
-    // Compared while the descriptor keeps the pid from being another's.
-    if start_time(pid.as_raw_pid()).is_some_and(|time| time == started) {
-        rustix::process::pidfd_send_signal(&process, Signal::KILL)?;
-    }
-    Ok(())
+    let Some(task) = recorded(run_dir) else { return Ok(()) };
+    task.signal(Signal::KILL).map(drop)
 }
 
-/// Field 22 of `/proc/PID/stat`: in clock ticks after boot.
-fn start_time(pid: i32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in parentheses and may hold anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
+/// The forwarder that serves, or served last.
+fn recorded(run_dir: &Path) -> Option<Task> {
+    let record = fs::read_to_string(run_dir.join(RECORD)).ok()?;
+    let (pid, start) = record.trim().split_once(' ')?;
+    Some(Task { pid: pid.parse().ok()?, start: start.parse().ok()? })
 }
 
 fn open_for_lock(path: &Path) -> io::Result<File> {

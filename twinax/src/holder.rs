@@ -35,9 +35,9 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    container::Task,
-    linux::task::{self, Signals},
+use crate::linux::{
+    process::{Task, boot_id},
+    task::{self, Signals},
 };
 
 /// The hidden first argument of a holder; its second is `new` or `adopt`.
@@ -137,12 +137,8 @@ fn secure_dir(path: &Path, uid: u32) -> Result<(), HolderError> {
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     holder: Task,
-    /// `/proc/sys/kernel/random/boot_id`: numbers of processes mean nothing in another boot.
+    /// Its number means nothing in another boot.
     boot: String,
-}
-
-fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
 }
 
 fn record_path(run_dir: &Path) -> PathBuf {

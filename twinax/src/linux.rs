@@ -2,6 +2,7 @@
 
 pub mod netlink;
 pub mod socket;
+pub mod process;
 pub mod netns;
 pub mod task;
 pub mod tape;

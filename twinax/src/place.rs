@@ -13,9 +13,11 @@ use std::{
 use twinax_core::state::{Keys, State, Status};
 
 use crate::{
-    container::Task,
     holder::{self, HolderError, Standing},
-    linux::netns,
+    linux::{
+        netns,
+        process::{self, Task},
+    },
     store::{Store, StoreError},
 };
 
@@ -125,7 +127,7 @@ fn user_data() -> PathBuf {
 
 fn epoch() -> Result<String, PlaceError> {
     let cookie = netns::own_cookie().map_err(|e| PlaceError::Cookie(e.into()))?;
-    let boot = netns::boot_id().map_err(PlaceError::Cookie)?;
+    let boot = process::boot_id().map_err(PlaceError::Cookie)?;
     Ok(format!("{} {cookie}\n", boot.trim()))
 }
 

@@ -114,6 +114,7 @@ impl Store {
         Ok(Self::peek(run, PathBuf::from(OsString::from_vec(data))))
     }
 
+    /// Returns the directory of what does not outlive a boot.
     pub fn run_dir(&self) -> &Path {
         &self.run
     }

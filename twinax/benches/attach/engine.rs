@@ -5,10 +5,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal};
 
 use twinax::{
-    linux::{
-        netns::{NetnsHandle, start_time},
-        world::Linux,
-    },
+    linux::{netns::NetnsHandle, process::Task, world::Linux},
     place::{self, Need},
     store::Store,
 };
@@ -16,7 +13,7 @@ use twinax_core::{
     engine,
     name::{ContainerName, NetworkName, Proto},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Endpoint, Keys, Network, PublishSpec,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Endpoint, Keys, Led, Network, PublishSpec,
         Request, Sandbox, State, Status, Way,
     },
 };
@@ -84,6 +81,7 @@ impl Engine {
             view: None,
             dns: Vec::new(),
             run: None,
+            led: Led::default(),
         };
         let ports = vec![publish(host_port)];
         let spec = AttachSpec::new(self.network.clone());
@@ -178,7 +176,7 @@ pub fn name_of(way: &Way) -> Result<ContainerName, String> {
 pub fn end(pid: u32) -> Result<(), String> {
     let process = Pid::from_raw(pid as i32).ok_or("that is no process")?;
     rustix::process::kill_process(process, Signal::KILL).map_err(told)?;
-    while start_time(pid).is_some() {
+    while Task::of(pid).is_some() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     Ok(())

@@ -30,7 +30,7 @@ use crate::{
     container::{
         self as process, Go, Net, Running, Spec, Task,
         exec::{Exec, Target},
-        logs::{self, Filter, Stream},
+        logs::{self, Filter, Stamp},
     },
     front::{
         cli::{self, Mode, Since},
@@ -155,8 +155,6 @@ fn spec(session: &mut Session, wanted: &Wanted) -> Result<Spec, Failed> {
     };
     let store = session.world.store();
     let dir = store.container_dir(name);
-    let made = std::fs::create_dir_all(&dir);
-    made.map_err(|cause| Failed::told(format!("cannot make {}: {cause}", dir.display())))?;
     let mut all: BTreeMap<OsString, OsString> = env::vars_os().collect();
     all.extend(wanted.env.iter().map(|(key, value)| (key.into(), value.into())));
     Ok(Spec {
@@ -263,7 +261,7 @@ pub(super) fn list(all: bool, quiet: bool, json: bool) -> Done {
     let state = session.state()?;
     match (json, quiet) {
         (true, _) => show(json::containers(&state, all))?,
-        (_, true) => print!("{}", print::container_ids(&state, all)),
+        (_, true) => print!("{}", print::container_names(&state, all)),
         _ => print!("{}", print::containers(&state, all, now(), style())),
     }
     session.done()
@@ -276,34 +274,33 @@ pub(super) fn logs(asked: &cli::Logs) -> Done {
         Since::AgoSeconds(ago) => Duration::from_secs(now().saturating_sub(ago)),
         Since::At(at) => Duration::from_secs(at),
     });
-    let filter = Filter {
-        since,
-        until: None,
-        tail: asked.tail.map(|lines| lines as u64),
-        timestamps: asked.timestamps,
-        render: asked.json.then_some(json_line),
+    let stamp = match (asked.json, asked.timestamps) {
+        (true, _) => Stamp::Nanoseconds,
+        (_, true) => Stamp::Rfc3339,
+        _ => Stamp::None,
     };
+    let filter = Filter { since, until: None, tail: asked.tail.map(|lines| lines as u64), stamp };
     let dir = session.world.store().container_dir(&asked.name);
     let follow = supervisor_of(&container).filter(|_| asked.follow);
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    match logs::show(&dir, &filter, follow.as_ref(), &mut out, &mut err) {
+    let shown = match asked.json {
+        true => {
+            let mut out = json::LogWriter::new("stdout", io::stdout());
+            let mut err = json::LogWriter::new("stderr", io::stdout());
+            let shown = logs::show(&dir, &filter, follow.as_ref(), &mut out, &mut err);
+            shown.and_then(|_| out.finish().and_then(|()| err.finish()))
+        }
+        false => {
+            let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+            logs::show(&dir, &filter, follow.as_ref(), &mut out, &mut err).map(drop)
+        }
+    };
+    match shown {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             Err(Failed::told(format!("container {} has no log", asked.name)))
         }
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failed::Output(e)),
         _ => session.done(),
     }
-}
-
-fn json_line(time: Duration, stream: Stream, text: &[u8]) -> io::Result<String> {
-    let stream = match stream {
-        Stream::Out => "stdout",
-        Stream::Err => "stderr",
-    };
-    // Nanoseconds fit until the year 2554.
-    let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let text = String::from_utf8_lossy(text);
-    Ok(json::line(json::LogLine { time_ns, stream, text: &text })?)
 }
 
 pub(super) fn stop(names: &[ContainerName], wait_s: u32) -> Done {

@@ -21,6 +21,8 @@ pub(super) enum Failed {
     /// Refused for another reason, told in full; nothing was changed.
     Told(Report),
     Lab(Box<LabError>),
+    /// The lab file cannot be read at all; told in full.
+    Unreadable(Report),
     Conflict(LabConflict),
     /// The kernel or the store failed.
     World(Box<Failure<LinuxError>>),
@@ -58,7 +60,7 @@ impl Failed {
     pub(super) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Refused(_) | Self::Told(_) | Self::Conflict(_) | Self::Differs => 1,
-            Self::Lab(_) => 2,
+            Self::Lab(_) | Self::Unreadable(_) => 2,
             Self::World(failure) => match **failure {
                 Failure::Refused(_) => 1,
                 _ => 3,
@@ -72,7 +74,7 @@ impl Failed {
     pub(super) fn report(&self) -> Report {
         match self {
             Self::Refused(refusal) => refused(refusal),
-            Self::Told(report) => report.clone(),
+            Self::Told(report) | Self::Unreadable(report) => report.clone(),
             Self::Lab(error) => Report::new(error.to_string()),
             Self::Conflict(error) => Report::of(error)
                 .hint("remove it, give it another name in the file, or take the other lab down"),

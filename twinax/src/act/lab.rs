@@ -30,6 +30,7 @@ use crate::{
         lab::{LabContainer, LabFile, Ready, parse},
         print::{self, Style},
         progress::Progress,
+        report::Report,
     },
     lab::{self, Step},
     linux::netns::NetnsHandle,
@@ -55,13 +56,13 @@ fn climb(session: &mut Session, file: &LabFile) -> Done {
     let names: Vec<ContainerName> = file.containers.iter().map(|c| c.name.clone()).collect();
     let state = session.state()?;
     print!("{}", print::reach(&state, &names, style()));
-    let published = names.iter().filter_map(|name| state.containers.get(name));
-    if session.rootless() && published.clone().any(|row| !row.published.is_empty()) {
+    let mut rows = names.iter().filter_map(|name| state.containers.get(name));
+    if session.rootless() && rows.any(|row| !row.published.is_empty()) {
         println!(
             "\nAs an ordinary user these ports are published inside your own network namespace:\n\
-             reach them from within, as in  twinax exec {} twinax demo fetch http://127.0.0.1:PORT/\n\
-             Publishing to the machine itself, and the way out of it, need root for now.",
-            names[0]
+             reach them from within, as in\n  \
+             twinax run --rm --network host -- twinax demo fetch http://127.0.0.1:PORT/\n\
+             Publishing to the machine itself, and the way out of it, need root for now."
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -98,7 +99,7 @@ pub(super) fn plan(path: &Path, as_json: bool) -> Done {
 fn read(path: &Path) -> Result<LabFile, Failed> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
-        .map_err(|cause| Failed::told(format!("cannot read {name}: {cause}")))?;
+        .map_err(|cause| Failed::Unreadable(Report::new(format!("cannot read {name}: {cause}"))))?;
     Ok(parse(&text, &name)?)
 }
 

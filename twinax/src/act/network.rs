@@ -17,7 +17,10 @@ use crate::{
         json,
         print::{self, Style},
     },
-    linux::netns::{self, NetnsHandle},
+    linux::{
+        netns::{self, NetnsHandle},
+        process::Task,
+    },
 };
 
 pub(super) fn create(name: NetworkName, spec: NetworkSpec) -> Done {
@@ -112,10 +115,10 @@ pub(super) fn foreign(name: &ContainerName) -> Result<Option<Container>, Failed>
     let way = match name.as_str().split_once(':') {
         Some(("pid", pid)) => {
             let pid = pid.parse().expect("checked when the name was parsed");
-            let Some(start) = netns::start_time(pid) else {
+            let Some(task) = Task::of(pid) else {
                 return Err(Failed::told(format!("there is no process {pid}")));
             };
-            Way::Pid { pid, start }
+            Way::Pid { pid: task.pid, start: task.start }
         }
         Some(("netns", path)) => Way::Path(path.to_owned()),
         _ => return Ok(None),
@@ -197,6 +200,6 @@ pub(super) fn style() -> Style {
 
 pub(super) fn show<T: serde::Serialize>(body: T) -> Result<(), Failed> {
     let text = json::text(body).map_err(|cause| Failed::Output(cause.into()))?;
-    println!("{text}");
+    print!("{text}");
     Ok(())
 }

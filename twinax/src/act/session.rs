@@ -11,6 +11,7 @@ use twinax_core::{
 use super::failed::Failed;
 use crate::{
     container::Task,
+    forwarder,
     linux::world::Linux,
     place::{self, Need, Place},
 };
@@ -31,8 +32,21 @@ impl Session {
         let mut session = Self::of(place::enter(Need::IfRunning)?);
         if session.place.live {
             session.bury()?;
+            session.revive()?;
         }
         Ok(session)
+    }
+
+    /// Starts the loopback's forwarder if it should run and was killed; what it serves is still
+    /// written down. Requests that change something see to it themselves.
+    fn revive(&mut self) -> Result<(), Failed> {
+        let store = &self.place.store;
+        if store.host()?.forwards > 0 && !forwarder::running(store.run_dir()) {
+            let _lock = store.lock()?;
+            // Not what was asked: if it cannot be, `check` tells.
+            let _ = forwarder::start(store.run_dir());
+        }
+        Ok(())
     }
 
     /// Whether this is an ordinary user's place rather than the machine's own network.

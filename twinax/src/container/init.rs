@@ -24,7 +24,10 @@ use rustix::{
 
 use crate::{
     container::{Failure, Go, Message, Net, Spec, channel::Channel, missing, mounts},
-    linux::task::{self, Signals},
+    linux::{
+        netns,
+        task::{self, Signals},
+    },
 };
 
 /// Every signal that a process may catch and that does not tell of its own fault.
@@ -121,7 +124,7 @@ impl Post {
         if spec.net == Net::New {
             task::raise_loopback().map_err(|e| Failure::step("set lo up", e))?;
         }
-        let cookie = task::netns_cookie()
+        let cookie = netns::own_cookie()
             .map_err(|e| Failure::step("read the network namespace's cookie", e))?;
         Ok(Self { signals, notes, cookie })
     }

@@ -124,6 +124,19 @@ fn fresh(dir: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Removes the directory of a container that never came to be, if nothing is in it but a log:
+/// with a record in it, it is the store's.
+pub(super) fn forget(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let files: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    if files.iter().all(|name| name == "log" || name == "log.1") {
+        for name in files {
+            let _ = std::fs::remove_file(dir.join(name));
+        }
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
 /// Which lines of a log to show.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -133,16 +146,19 @@ pub struct Filter {
     pub until: Option<Duration>,
     /// Only so many lines, the last ones.
     pub tail: Option<u64>,
-    /// Begin each line with its time (RFC 3339, UTC).
-    pub timestamps: bool,
-    /// Instead of the bytes as they came, write to the first output what this makes of each
-    /// whole line, of either stream.
-    pub render: Option<Render>,
+    pub stamp: Stamp,
 }
 
-/// Makes something else of a line: its time after 1970, where it was written, and its bytes
-/// without the line end.
-pub type Render = fn(Duration, Stream, &[u8]) -> io::Result<String>;
+/// What each line begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stamp {
+    #[default]
+    None,
+    /// When it was begun (RFC 3339, UTC) and a space.
+    Rfc3339,
+    /// The same in nanoseconds since 1970.
+    Nanoseconds,
+}
 
 /// Writes the log kept in `dir` to `out` and `err`. With `follow`, which is the container's
 /// supervisor, goes on until the container has ended. Returns the exit code if the log says it.
@@ -174,7 +190,6 @@ pub fn show(
         while let Some(frame) = reader.next()? {
             if frame.kind == b'x' {
                 let code = std::str::from_utf8(&frame.body).ok().and_then(|c| c.parse().ok());
-                lines.finish(out)?;
                 out.flush()?;
                 return Ok(code);
             }
@@ -184,11 +199,7 @@ pub fn show(
         err.flush()?;
         match follow.filter(|_| !over) {
             Some(supervisor) => wait_for_more(watch.as_ref(), supervisor),
-            None => {
-                lines.finish(out)?;
-                out.flush()?;
-                return Ok(None);
-            }
+            None => return Ok(None),
         }
     }
 }
@@ -330,13 +341,11 @@ struct Lines<'a> {
     seen: u64,
     /// For each stream: inside a line, and is it shown?
     inside: [Option<bool>; 2],
-    /// For each stream: what is to be rendered of the present line, and when it began.
-    begun: [Option<(Duration, Vec<u8>)>; 2],
 }
 
 impl<'a> Lines<'a> {
     fn new(filter: &'a Filter, skip: u64) -> Self {
-        Self { filter, skip, seen: 0, inside: [None, None], begun: [None, None] }
+        Self { filter, skip, seen: 0, inside: [None, None] }
     }
 
     fn write<'w>(
@@ -345,10 +354,9 @@ impl<'a> Lines<'a> {
         out: &'w mut dyn Write,
         err: &'w mut dyn Write,
     ) -> io::Result<()> {
-        let (index, to): (usize, &mut dyn Write) = match (frame.kind, self.filter.render) {
-            (b'o', _) => (0, out),
-            (b'e', None) => (1, err),
-            (b'e', Some(_)) => (1, out),
+        let (index, to): (usize, &mut dyn Write) = match frame.kind {
+            b'o' => (0, out),
+            b'e' => (1, err),
             _ => return Ok(()),
         };
         for piece in frame.body.split_inclusive(|&byte| byte == b'\n') {
@@ -356,36 +364,12 @@ impl<'a> Lines<'a> {
                 Some(shown) => shown,
                 None => self.begin(frame.time, to)?,
             };
-            let ended = piece.ends_with(b"\n");
-            match self.filter.render {
-                Some(_) if shown => {
-                    let (_, text) = self.begun[index].get_or_insert((frame.time, Vec::new()));
-                    text.extend_from_slice(piece);
-                    if ended {
-                        self.render(index, to)?;
-                    }
-                }
-                None if shown => to.write_all(piece)?,
-                _ => {}
+            if shown {
+                to.write_all(piece)?;
             }
-            self.inside[index] = (!ended).then_some(shown);
+            self.inside[index] = (!piece.ends_with(b"\n")).then_some(shown);
         }
         Ok(())
-    }
-
-    /// Writes lines that have no end yet.
-    fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
-        (0..self.begun.len()).try_for_each(|index| self.render(index, out))
-    }
-
-    fn render(&mut self, index: usize, to: &mut dyn Write) -> io::Result<()> {
-        let (Some(render), Some((time, text))) = (self.filter.render, self.begun[index].take())
-        else {
-            return Ok(());
-        };
-        let text = text.strip_suffix(b"\n").unwrap_or(&text);
-        let stream = if index == 0 { Stream::Out } else { Stream::Err };
-        to.write_all(render(time, stream, text)?.as_bytes())
     }
 
     fn begin(&mut self, time: Duration, to: &mut dyn Write) -> io::Result<bool> {
@@ -397,8 +381,10 @@ impl<'a> Lines<'a> {
         }
         self.seen += 1;
         let shown = self.seen > self.skip;
-        if shown && filter.timestamps && filter.render.is_none() {
-            write!(to, "{} ", rfc3339(time))?;
+        match filter.stamp {
+            Stamp::Rfc3339 if shown => write!(to, "{} ", rfc3339(time))?,
+            Stamp::Nanoseconds if shown => write!(to, "{} ", time.as_nanos())?,
+            _ => {}
         }
         Ok(shown)
     }
@@ -467,13 +453,8 @@ mod tests {
         assert_eq!(read(&dir, &tail), ("c\n".into(), "E\n".into(), Some(3)));
         let none = Filter { since: Some(Duration::from_secs(9_000_000_000)), ..Filter::default() };
         assert_eq!(read(&dir, &none).0, "");
-        let stamped = Filter { timestamps: true, ..Filter::default() };
+        let stamped = Filter { stamp: Stamp::Rfc3339, ..Filter::default() };
         assert_eq!(read(&dir, &stamped).0.matches("Z ").count(), 3);
-        let render: Render =
-            |_, stream, text| Ok(format!("{stream:?} {};", String::from_utf8_lossy(text)));
-        let rendered = Filter { render: Some(render), ..Filter::default() };
-        let expected = "Out a;Err E;Out bb;Out c;";
-        assert_eq!(read(&dir, &rendered), (expected.into(), String::new(), Some(3)));
     }
 
     #[test]

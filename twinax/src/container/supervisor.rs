@@ -21,7 +21,7 @@ use crate::{
         Born, Failure, Message, OnExit, Spec, Task,
         channel::Channel,
         init::leave_note,
-        logs::{BODY, Chunk, Log, Stream},
+        logs::{self, BODY, Chunk, Log, Stream},
     },
     linux::task::{self, First},
 };
@@ -39,8 +39,12 @@ pub(super) fn supervise(on_exit: &dyn OnExit) -> ExitCode {
     };
     let brood = match bear(&spec, &client, stdin) {
         Ok(Some(brood)) => brood,
-        Ok(None) => return ExitCode::FAILURE,
+        Ok(None) => {
+            logs::forget(&spec.dir);
+            return ExitCode::FAILURE;
+        }
         Err(failure) => {
+            logs::forget(&spec.dir);
             let _ = client.send(&Message::Failed(failure), &[]);
             return ExitCode::FAILURE;
         }
@@ -52,6 +56,7 @@ pub(super) fn supervise(on_exit: &dyn OnExit) -> ExitCode {
             leave_note(&spec.notes, &spec.name);
         }
         brood.child.wait();
+        logs::forget(&spec.dir);
         return ExitCode::FAILURE;
     }
     let Spec { name, dir, attached, .. } = spec;
@@ -76,7 +81,9 @@ struct Brood {
 
 /// Starts the init and tells the caller of it; `None` if the caller is gone.
 fn bear(spec: &Spec, client: &Channel, stdin: Vec<OwnedFd>) -> Result<Option<Brood>, Failure> {
-    let log = Log::create(&spec.dir)
+    // Made here rather than by the caller, who may be killed before there is one to remove it.
+    let log = std::fs::create_dir_all(&spec.dir)
+        .and_then(|()| Log::create(&spec.dir))
         .map_err(|e| Failure::step(format!("open the log in {}", spec.dir.display()), e))?;
     let pipes = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::step("make a pipe", e));
     let ((out, out_end), (err, err_end)) = (pipes()?, pipes()?);
@@ -239,10 +246,15 @@ impl Flow {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Ok(0) | Err(_) => self.pipe = None,
             Ok(length) => {
-                if self.tee && write_all(tee, &chunk.body()[..length]).is_err() {
-                    self.tee = false; // Nobody reads it any more; the log goes on.
-                }
+                let told = if self.tee { write_all(tee, &chunk.body()[..length]) } else { Ok(()) };
                 log.append(self.stream, chunk, length);
+                if let Err(error) = told {
+                    self.tee = false; // Nobody reads it any more; the log goes on.
+                    if error.kind() == io::ErrorKind::BrokenPipe {
+                        // As for any command that is piped to another: it hears of it.
+                        self.pipe = None;
+                    }
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -29,8 +30,8 @@ use super::{
     forwards::{self, Change, Port},
     open_for_lock,
     relay::{Next, Relay},
-    start_time,
 };
+use crate::linux::process::Task;
 
 /// The size a log starts anew at, in bytes.
 const LOG_MAX: u64 = 64 << 10;
@@ -51,6 +52,11 @@ pub(super) fn main(run_dir: &Path) -> ExitCode {
             drop(record);
             match ended {
                 Ok(()) => ExitCode::SUCCESS,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // If it cannot be told, the starter hears of our end.
+                    let _ = io::stdout().write_all(super::ANOTHER.as_bytes());
+                    ExitCode::FAILURE
+                }
                 Err(error) => {
                     server.log(&format!("ended: {error}"));
                     ExitCode::FAILURE
@@ -121,10 +127,10 @@ impl Server {
         rustix::thread::set_name(c"twinax-forward")?;
         allow_files();
         let mut record = open_for_lock(&run_dir.join(RECORD))?;
-        rustix::fs::flock(&record, FlockOperation::LockExclusive)?;
-        let pid = rustix::process::getpid().as_raw_pid();
+        lock(&record)?;
         record.set_len(0)?;
-        writeln!(record, "{pid} {}", start_time(pid).unwrap_or_default())?;
+        let own = Task::own().ok_or(io::ErrorKind::NotFound)?;
+        writeln!(record, "{} {}", own.pid, own.start)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let control = listen_control(run_dir)?;
         epoll::add(&epoll, &control, epoll::EventData::new_u64(CONTROL), epoll::EventFlags::IN)?;
@@ -231,6 +237,18 @@ impl Server {
         self.sources.insert(token, source);
         Ok(token)
     }
+}
+
+/// Takes the lock, or finds that another forwarder has it: one whose starter was killed before it
+/// could tell. Whoever only looks holds the lock for a moment, so one try is not enough.
+fn lock(record: &File) -> io::Result<()> {
+    for _ in 0..20 {
+        match rustix::fs::flock(record, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(5)),
+            outcome => return Ok(outcome?),
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
 }
 
 /// The control socket and the set of ports.

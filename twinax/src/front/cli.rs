@@ -104,6 +104,7 @@ pub enum Command {
     },
 }
 
+/// `twinax run`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     pub name: Option<ContainerName>,
@@ -132,6 +133,7 @@ pub enum Mode {
     Of(ContainerName),
 }
 
+/// `twinax exec`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
     pub name: ContainerName,
@@ -141,6 +143,7 @@ pub struct Exec {
     pub workdir: Option<String>,
 }
 
+/// `twinax logs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logs {
     pub name: ContainerName,

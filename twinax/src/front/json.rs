@@ -3,7 +3,12 @@
 //! They are the front's own and change only by addition while `version` stays; the core's types
 //! change as the engine does and are never printed as they are.
 
-use std::{collections::BTreeMap, fmt::Display, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    io::{self, Write},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -32,6 +37,56 @@ pub fn text<T: Serialize>(body: T) -> Result<String, serde_json::Error> {
 /// Writes a document as one line.
 pub fn line<T: Serialize>(body: T) -> Result<String, serde_json::Error> {
     serde_json::to_string(&Document { version: VERSION, body }).map(|text| text + "\n")
+}
+
+/// Turns lines that begin with their time in nanoseconds since 1970 and a space into JSON, one
+/// object a line.
+pub struct LogWriter<W: Write> {
+    stream: &'static str,
+    to: W,
+    line: Vec<u8>,
+}
+
+impl<W: Write> LogWriter<W> {
+    pub fn new(stream: &'static str, to: W) -> Self {
+        Self { stream, to, line: Vec::new() }
+    }
+
+    /// Writes a last line that has no end.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn finish(mut self) -> io::Result<()> {
+        match self.line.is_empty() {
+            true => Ok(()),
+            false => self.tell(),
+        }
+    }
+
+    fn tell(&mut self) -> io::Result<()> {
+        let text = String::from_utf8_lossy(&self.line);
+        let (time, text) = text.split_once(' ').unwrap_or(("", &text));
+        let time_ns = time.parse().unwrap_or(0);
+        let json = line(LogLine { time_ns, stream: self.stream, text })?;
+        self.line.clear();
+        self.to.write_all(json.as_bytes())
+    }
+}
+
+impl<W: Write> Write for LogWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece.strip_suffix(b"\n").unwrap_or(piece));
+            if piece.ends_with(b"\n") {
+                self.tell()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// `ps --json`
@@ -86,6 +141,7 @@ pub struct LogLine<'a> {
     pub text: &'a str,
 }
 
+/// A container, as `ps --json` has it.
 #[derive(Serialize)]
 pub struct Container {
     pub name: ContainerName,
@@ -118,6 +174,7 @@ pub struct Endpoint {
     pub gateway_priority: i32,
 }
 
+/// A published port.
 #[derive(Serialize)]
 pub struct Port {
     pub protocol: String,
@@ -126,6 +183,7 @@ pub struct Port {
     pub container_port: u16,
 }
 
+/// A network, as `network inspect --json` has it.
 #[derive(Serialize)]
 pub struct Network {
     pub name: NetworkName,
@@ -142,6 +200,7 @@ pub struct Network {
     pub containers: Vec<Endpoint>,
 }
 
+/// A subnet of a network.
 #[derive(Serialize)]
 pub struct Subnet {
     pub subnet: IpNet,
@@ -277,11 +336,13 @@ pub fn plan(operations: impl IntoIterator<Item = impl Display>) -> Plan {
     Plan { done: operations.is_empty(), operations }
 }
 
+/// Returns the body of `check --json`.
 pub fn check(differences: impl IntoIterator<Item = impl Display>) -> Check {
     let differences = lines(differences);
     Check { whole: differences.is_empty(), differences }
 }
 
+/// Returns the body of `repair --json`.
 pub fn repair(operations: impl IntoIterator<Item = impl Display>) -> Repair {
     Repair { operations: lines(operations) }
 }

@@ -29,6 +29,7 @@ pub struct LabFile {
     pub containers: Vec<LabContainer>,
 }
 
+/// A container of a lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabContainer {
     pub name: ContainerName,
@@ -63,6 +64,7 @@ pub struct LabError {
     pub faults: Vec<Fault>,
 }
 
+/// One thing wrong in a lab file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// From 1; of the file's characters, not bytes.

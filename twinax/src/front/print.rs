@@ -50,14 +50,17 @@ const LEAST: usize = 12;
 const GAP: usize = 2;
 
 impl Table {
+    /// Starts a table; `cut` says which columns may be cut, the first to be cut first.
     pub fn new(headings: &[&str], cut: &[usize]) -> Self {
         Self { rows: vec![headings.iter().map(|h| (*h).to_owned()).collect()], cut: cut.to_vec() }
     }
 
+    /// Adds a row, with a cell for each heading.
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
+    /// Returns the table as text, a line a row.
     pub fn render(&self, style: Style) -> String {
         let columns = self.rows[0].len();
         let wide = |column: usize| self.rows.iter().map(|r| length(&r[column])).max().unwrap_or(0);
@@ -128,9 +131,9 @@ pub fn containers(state: &State, all: bool, now: u64, style: Style) -> String {
 }
 
 /// `ps -q`
-pub fn container_ids(state: &State, all: bool) -> String {
-    let rows = state.containers.all().values().filter(|row| all || !json::ended(row));
-    rows.map(|row| format!("{}\n", row.id)).collect()
+pub fn container_names(state: &State, all: bool) -> String {
+    let rows = state.containers.all().iter().filter(|(_, row)| all || !json::ended(row));
+    rows.map(|(name, _)| format!("{name}\n")).collect()
 }
 
 /// A word of a command as a shell would read it back; control characters never reach the screen.

@@ -13,6 +13,7 @@ pub struct Report {
 }
 
 impl Report {
+    /// Says what failed, without a cause or a hint.
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), why: Vec::new(), hint: None }
     }
@@ -34,6 +35,7 @@ impl Report {
         report
     }
 
+    /// Adds what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

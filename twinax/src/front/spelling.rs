@@ -221,6 +221,7 @@ pub fn driver(text: &str) -> Result<Driver, Misspelt> {
     }
 }
 
+/// Reads `nat`, `routed` or `isolated`.
 pub fn gateway_mode(text: &str) -> Result<GatewayMode, Misspelt> {
     match text {
         "nat" => Ok(GatewayMode::Nat),
@@ -277,6 +278,7 @@ pub struct Misplaced {
     pub why: String,
 }
 
+/// What of an [`Addressing`] is misplaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Subnet,

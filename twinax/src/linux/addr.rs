@@ -9,8 +9,9 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
 };
 use rustix::io::Errno;
+use twinax_core::model::PROTOCOL;
 
-use super::{route::PROTOCOL, socket::Message};
+use super::socket::Message;
 
 /// Gives an address to a link; once more changes nothing.
 ///
@@ -26,6 +27,7 @@ pub fn add(index: u32, net: IpNet) -> Message {
     Message::new(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
+/// Takes an address from a link; one that is not there is no error.
 pub fn delete(index: u32, net: IpNet) -> Message {
     Message::new(RouteNetlinkMessage::DelAddress(about(index, net)), 0)
         .forgiving(&[Errno::ADDRNOTAVAIL, Errno::NODEV])

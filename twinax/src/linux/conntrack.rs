@@ -5,13 +5,13 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{
-    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, NlaBuffer,
-    NlasIterator,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLMSG_ERROR};
 use rustix::{io::Errno, net::netlink};
 
-use super::socket::{BatchError, Channel, HEADER_BYTES, Received, refusal};
+use super::{
+    netlink::{Message, Outgoing, attributes},
+    socket::{BatchError, Channel},
+};
 
 // linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h.
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
@@ -40,6 +40,7 @@ pub struct Conntrack {
 }
 
 impl Conntrack {
+    /// Opens a socket in the network namespace of the calling thread.
     pub fn open() -> Result<Self, Errno> {
         Channel::open(Some(netlink::NETFILTER)).map(|channel| Self { channel })
     }
@@ -57,10 +58,9 @@ impl Conntrack {
             IpAddr::V4(_) => libc::AF_INET as u8,
             IpAddr::V6(_) => libc::AF_INET6 as u8,
         };
-        let question = filter(host_port);
-        let mut stale: Vec<Vec<u8>> = Vec::new();
+        let mut stale: Vec<Key> = Vec::new();
         self.channel.dump(
-            |seq| frame(IPCTNL_MSG_CT_GET, NLM_F_DUMP, seq, family, &question),
+            |seq| question(seq, family, host_port),
             |message| match message {
                 None => stale.clear(),
                 Some(message) => {
@@ -81,15 +81,21 @@ impl Conntrack {
         Ok(stale.len())
     }
 
-    fn delete(&mut self, family: u8, key: &[u8]) -> Result<(), BatchError> {
+    fn delete(&mut self, family: u8, key: &Key) -> Result<(), BatchError> {
         let seq = self.channel.take_seq(1);
-        let message = frame(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, seq, family, key);
+        let mut out = message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, seq, family);
+        let tuple = out.open(CTA_TUPLE_ORIG);
+        out.body(&key.tuple);
+        out.close(tuple);
+        if let Some(id) = &key.id {
+            out.attr(CTA_ID, id);
+        }
         let io = |errno| BatchError { index: 0, errno, text: "conntrack socket".to_owned() };
-        self.channel.send(&message).map_err(io)?;
+        self.channel.send(out.bytes()).map_err(io)?;
         loop {
             let answer = self.channel.receive(|message| {
                 let ours = message.seq == seq && message.kind == NLMSG_ERROR;
-                ours.then(|| refusal(message))
+                ours.then(|| message.refusal())
             });
             match answer.map_err(io)? {
                 None => {}
@@ -121,28 +127,32 @@ struct Entry {
     proto: u8,
     orig: Tuple,
     reply: Tuple,
-    /// The attributes that name this very entry in a deletion.
-    key: Vec<u8>,
+    key: Key,
+}
+
+/// The attributes that name one very entry in a deletion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Key {
+    tuple: Vec<u8>,
+    id: Option<Vec<u8>>,
 }
 
 impl Entry {
-    fn read(message: Received<'_>) -> Option<Self> {
-        let mut orig = None;
-        let mut reply = None;
-        let mut key = Vec::new();
-        for attribute in attributes(message.payload.get(GENERIC_BYTES..)?) {
-            match attribute.kind() {
-                CTA_TUPLE_ORIG => orig = read_tuple(attribute.value()),
-                CTA_TUPLE_REPLY => reply = read_tuple(attribute.value()),
-                CTA_ID => {}
-                _ => continue,
-            }
-            // Without a tuple a deletion would empty the table, hence the `?` below.
-            if attribute.kind() != CTA_TUPLE_REPLY {
-                let nested = attribute.nested_flag();
-                key.extend(attr(attribute.kind(), nested, attribute.value()));
+    fn read(message: Message<'_>) -> Option<Self> {
+        let (mut orig, mut reply) = (None, None);
+        let mut key = Key::default();
+        for (kind, data) in attributes(message.body.get(GENERIC_BYTES..)?) {
+            match kind {
+                CTA_TUPLE_ORIG => {
+                    orig = read_tuple(data);
+                    key.tuple = data.to_vec();
+                }
+                CTA_TUPLE_REPLY => reply = read_tuple(data),
+                CTA_ID => key.id = Some(data.to_vec()),
+                _ => {}
             }
         }
+        // Without a tuple a deletion would empty the table, hence the `?`.
         let ((proto, orig), (_, reply)) = (orig?, reply?);
         Some(Self { proto, orig, reply, key })
     }
@@ -156,23 +166,23 @@ impl Entry {
 fn read_tuple(bytes: &[u8]) -> Option<(u8, Tuple)> {
     let mut proto = None;
     let (mut src, mut dst, mut src_port, mut dst_port) = (None, None, 0, 0);
-    for part in attributes(bytes) {
-        match part.kind() {
+    for (kind, part) in attributes(bytes) {
+        match kind {
             CTA_TUPLE_IP => {
                 // CTA_IP_V4_SRC, V4_DST, V6_SRC and V6_DST are 1 to 4.
-                for ip in attributes(part.value()) {
-                    match ip.kind() {
-                        1 | 3 => src = read_addr(ip.value()),
-                        2 | 4 => dst = read_addr(ip.value()),
+                for (kind, data) in attributes(part) {
+                    match kind {
+                        1 | 3 => src = read_addr(data),
+                        2 | 4 => dst = read_addr(data),
                         _ => {}
                     }
                 }
             }
             CTA_TUPLE_PROTO => {
-                for field in attributes(part.value()) {
-                    let port = field.value().first_chunk().map(|port| u16::from_be_bytes(*port));
-                    match field.kind() {
-                        CTA_PROTO_NUM => proto = field.value().first().copied(),
+                for (kind, data) in attributes(part) {
+                    let port = data.first_chunk().map(|port| u16::from_be_bytes(*port));
+                    match kind {
+                        CTA_PROTO_NUM => proto = data.first().copied(),
                         CTA_PROTO_SRC_PORT => src_port = port?,
                         CTA_PROTO_DST_PORT => dst_port = port?,
                         _ => {}
@@ -193,85 +203,85 @@ fn read_addr(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
-    NlasIterator::new(bytes).map_while(Result::ok)
-}
-
 /// Lets the kernel leave out what is not UDP to this port (since Linux 5.8; older kernels list
 /// everything, and all that is listed is looked at here once more).
-fn filter(port: u16) -> Vec<u8> {
+fn question(seq: u32, family: u8, port: u16) -> Vec<u8> {
     // CTA_FILTER_FLAG_CTA_PROTO_NUM and CTA_FILTER_FLAG_CTA_PROTO_DST_PORT: bits 3 and 5
     // of net/netfilter/nf_conntrack_netlink.c (IP_SRC, IP_DST, ZONE, NUM, SRC_PORT, DST_PORT).
     let orig_flags: u32 = 1 << 3 | 1 << 5;
-    let proto =
-        [attr(CTA_PROTO_NUM, false, &[UDP]), attr(CTA_PROTO_DST_PORT, false, &port.to_be_bytes())]
-            .concat();
-    let tuple = attr(CTA_TUPLE_PROTO, true, &proto);
-    let flags = [
-        attr(CTA_FILTER_ORIG_FLAGS, false, &orig_flags.to_ne_bytes()),
-        attr(CTA_FILTER_REPLY_FLAGS, false, &0u32.to_ne_bytes()),
-    ]
-    .concat();
-    [attr(CTA_TUPLE_ORIG, true, &tuple), attr(CTA_FILTER, true, &flags)].concat()
+    let mut out = message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, seq, family);
+    let tuple = out.open(CTA_TUPLE_ORIG);
+    let proto = out.open(CTA_TUPLE_PROTO);
+    out.attr(CTA_PROTO_NUM, &[UDP]);
+    out.attr(CTA_PROTO_DST_PORT, &port.to_be_bytes());
+    out.close(proto);
+    out.close(tuple);
+    let filter = out.open(CTA_FILTER);
+    out.attr(CTA_FILTER_ORIG_FLAGS, &orig_flags.to_ne_bytes());
+    out.attr(CTA_FILTER_REPLY_FLAGS, &0u32.to_ne_bytes());
+    out.close(filter);
+    out.bytes().to_vec()
 }
 
-fn attr(kind: u16, nested: bool, value: &[u8]) -> Vec<u8> {
-    const NLA_F_NESTED: u16 = 0x8000;
-    let kind = kind | if nested { NLA_F_NESTED } else { 0 };
-    let attribute = DefaultNla::new(kind, value.to_vec());
-    let mut bytes = vec![0; attribute.buffer_len().next_multiple_of(4)];
-    attribute.emit(&mut bytes);
-    bytes
-}
-
-fn frame(kind: u16, flags: u16, seq: u32, family: u8, attributes: &[u8]) -> Vec<u8> {
-    let length = (HEADER_BYTES + GENERIC_BYTES + attributes.len()) as u32;
-    let mut bytes = length.to_ne_bytes().to_vec();
-    bytes.extend((NFNL_SUBSYS_CTNETLINK << 8 | kind).to_ne_bytes());
-    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    bytes.extend(seq.to_ne_bytes());
-    bytes.extend([0; 4]);
-    bytes.extend([family, 0, 0, 0]);
-    bytes.extend(attributes);
-    bytes
+fn message(kind: u16, flags: u16, seq: u32, family: u8) -> Outgoing {
+    let mut out = Outgoing::default();
+    out.message(NFNL_SUBSYS_CTNETLINK << 8 | kind, flags, seq);
+    out.body(&[family, 0, 0, 0]);
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::netlink::messages;
 
-    fn tuple(src: &str, dst: &str) -> Vec<u8> {
+    fn tuple(out: &mut Outgoing, kind: u16, src: &str, dst: &str) {
         let (src, dst): (std::net::SocketAddrV4, std::net::SocketAddrV4) =
             (src.parse().unwrap(), dst.parse().unwrap());
-        let ip = [attr(1, false, &src.ip().octets()), attr(2, false, &dst.ip().octets())];
-        let proto = [
-            attr(CTA_PROTO_NUM, false, &[UDP]),
-            attr(CTA_PROTO_SRC_PORT, false, &src.port().to_be_bytes()),
-            attr(CTA_PROTO_DST_PORT, false, &dst.port().to_be_bytes()),
-        ];
-        [attr(CTA_TUPLE_IP, true, &ip.concat()), attr(CTA_TUPLE_PROTO, true, &proto.concat())]
-            .concat()
+        let tuple = out.open(kind);
+        let ip = out.open(CTA_TUPLE_IP);
+        out.attr(1, &src.ip().octets());
+        out.attr(2, &dst.ip().octets());
+        out.close(ip);
+        let proto = out.open(CTA_TUPLE_PROTO);
+        out.attr(CTA_PROTO_NUM, &[UDP]);
+        out.attr(CTA_PROTO_SRC_PORT, &src.port().to_be_bytes());
+        out.attr(CTA_PROTO_DST_PORT, &dst.port().to_be_bytes());
+        out.close(proto);
+        out.close(tuple);
     }
 
-    fn entry(parts: &[Vec<u8>]) -> Option<Entry> {
-        let payload = [vec![2, 0, 0, 0], parts.concat()].concat();
-        Entry::read(Received { kind: 0, flags: 0, seq: 0, payload: &payload, whole: &[] })
+    /// One attribute after another: an original direction, a reply from there, an id.
+    fn entry(orig: bool, reply_from: &str, id: bool) -> Vec<u8> {
+        let mut out = message(0, 0, 0, 2);
+        if orig {
+            tuple(&mut out, CTA_TUPLE_ORIG, "192.0.2.9:5000", "192.0.2.1:53");
+        }
+        if !reply_from.is_empty() {
+            tuple(&mut out, CTA_TUPLE_REPLY, reply_from, "192.0.2.9:5000");
+        }
+        if id {
+            out.attr(CTA_ID, &[1, 2, 3, 4]);
+        }
+        messages(out.bytes()).next().unwrap().body.to_vec()
+    }
+
+    fn read(body: &[u8]) -> Option<Entry> {
+        Entry::read(Message { kind: 0, flags: 0, seq: 0, body, whole: &[] })
     }
 
     #[test]
     fn an_entry_names_itself_and_its_translation() {
-        let orig = attr(CTA_TUPLE_ORIG, true, &tuple("192.0.2.9:5000", "192.0.2.1:53"));
-        let plain = attr(CTA_TUPLE_REPLY, true, &tuple("192.0.2.1:53", "192.0.2.9:5000"));
-        let moved = attr(CTA_TUPLE_REPLY, true, &tuple("10.1.0.2:5353", "192.0.2.9:5000"));
-        let id = attr(CTA_ID, false, &[1, 2, 3, 4]);
-        let read = entry(&[orig.clone(), moved, id.clone()]).unwrap();
-        assert_eq!(read.reply.source(), ("10.1.0.2".parse().unwrap(), 5353));
-        assert!(read.is_translated());
-        assert_eq!(read.key, [orig.clone(), id].concat());
-        assert!(!entry(&[orig.clone(), plain.clone()]).unwrap().is_translated());
-        assert_eq!(entry(&[plain]), None, "no key, no deletion");
-        for n in 0..orig.len() {
-            let _ = entry(&[orig[..n].to_vec()]);
+        let moved = read(&entry(true, "10.1.0.2:5353", true)).unwrap();
+        assert_eq!(moved.reply.source(), ("10.1.0.2".parse().unwrap(), 5353));
+        assert!(moved.is_translated());
+        assert_eq!(read_tuple(&moved.key.tuple), Some((UDP, moved.orig)));
+        assert_eq!(moved.key.id.as_deref(), Some(&[1, 2, 3, 4][..]));
+        assert!(!read(&entry(true, "192.0.2.1:53", false)).unwrap().is_translated());
+        assert_eq!(read(&entry(false, "192.0.2.1:53", true)), None, "no key, no deletion");
+        let whole = entry(true, "10.1.0.2:5353", true);
+        for n in 0..whole.len() {
+            let _ = read(&whole[..n]);
         }
     }
 }

@@ -42,6 +42,7 @@ pub fn list() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
+/// Asks for one link by index, likewise.
 pub fn get_by_index(index: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -147,21 +148,24 @@ fn port_options(index: u32, port: &Port) -> Message {
             InfoBridgePort::ProxyARPWifi(true),
             InfoBridgePort::MulticastFlood(true),
             InfoBridgePort::BroadcastFlood(true),
-            InfoBridgePort::Isolated(port.isolated),
+            InfoBridgePort::Isolated(false),
         ])),
     ])];
     // RTM_SETLINK does not look at port options; RTM_NEWLINK of a link that exists does.
     Message::new(RouteNetlinkMessage::NewLink(message), 0)
 }
 
+/// Sets the MTU, in bytes.
 pub fn mtu(index: u32, mtu: u32) -> Message {
     setting(index, LinkAttribute::Mtu(mtu))
 }
 
+/// Sets the MAC address.
 pub fn mac(index: u32, mac: Mac) -> Message {
     setting(index, LinkAttribute::Address(mac.0.to_vec()))
 }
 
+/// Sets the group.
 pub fn group(index: u32, group: u32) -> Message {
     setting(index, LinkAttribute::Group(group))
 }
@@ -181,10 +185,12 @@ pub fn no_autoconf(index: u32) -> Message {
     setting(index, spec).forgiving(&[Errno::AFNOSUPPORT])
 }
 
+/// Sets a link up.
 pub fn up(index: u32) -> Message {
     flags(index, LinkFlags::Up)
 }
 
+/// Sets a link down.
 pub fn down(index: u32) -> Message {
     flags(index, LinkFlags::empty())
 }
@@ -194,6 +200,7 @@ pub fn unplug(index: u32) -> Message {
     setting(index, LinkAttribute::Controller(0))
 }
 
+/// Deletes a link, and with one end of a cable the other.
 pub fn delete(index: u32) -> Message {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -263,9 +270,8 @@ pub struct LinkFacts {
 /// The options of a bridge port that Twinax sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortFacts {
-    pub isolated: bool,
     pub hairpin: bool,
-    /// Learning, flooding and proxy are as [`set_port`] sets them.
+    /// All others are as [`set_port`] sets them.
     pub as_set: bool,
 }
 
@@ -312,11 +318,11 @@ fn read_port(options: &[InfoBridgePort]) -> PortFacts {
     let mut port = PortFacts { as_set: true, ..PortFacts::default() };
     for option in options {
         match option {
-            InfoBridgePort::Isolated(on) => port.isolated = *on,
             InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
             InfoBridgePort::Learning(on)
             | InfoBridgePort::UnicastFlood(on)
-            | InfoBridgePort::ProxyARP(on) => port.as_set &= !on,
+            | InfoBridgePort::ProxyARP(on)
+            | InfoBridgePort::Isolated(on) => port.as_set &= !on,
             InfoBridgePort::ProxyARPWifi(on)
             | InfoBridgePort::MulticastFlood(on)
             | InfoBridgePort::BroadcastFlood(on) => port.as_set &= on,
@@ -340,13 +346,13 @@ mod tests {
     #[test]
     fn what_port_options_write_reads_back_as_set() {
         let bridge = "tx-web".parse().unwrap();
-        let port = Port { bridge, isolated: true, hairpin: true };
+        let port = Port { bridge, hairpin: true };
         let RouteNetlinkMessage::NewLink(mut message) = port_options(9, &port).body else {
             panic!()
         };
         message.attributes.push(LinkAttribute::Controller(4));
         let read = facts(&RouteNetlinkMessage::NewLink(message)).unwrap();
-        assert_eq!(read.port, PortFacts { isolated: true, hairpin: true, as_set: true });
+        assert_eq!(read.port, PortFacts { hairpin: true, as_set: true });
         assert_eq!((read.index, read.master, read.up), (9, Some(4), false));
     }
 }

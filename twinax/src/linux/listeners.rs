@@ -23,15 +23,14 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{
-        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, netlink,
-        sockopt,
-    },
+    net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, netlink, sockopt},
 };
 use twinax_core::{
     decide::{Probe, ProbeAnswer},
     name::Proto,
 };
+
+use super::netlink::{Outgoing, messages};
 
 /// The range `connect` takes local ports from, and the ports it never takes.
 const LOCAL_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -215,12 +214,10 @@ impl Socket {
     }
 }
 
-// linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
+// linux/sock_diag.h, linux/inet_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLMSG_HEADER: usize = 16;
+/// Bytes of `struct inet_diag_req_v2`.
+const DIAG_REQUEST: usize = 56;
 /// Bytes of `struct inet_diag_msg`.
 const DIAG_MESSAGE: usize = 72;
 
@@ -230,51 +227,32 @@ fn sockets_at(
     protocol: Protocol,
     port: u16,
 ) -> rustix::io::Result<Vec<Socket>> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )?;
-    rustix::net::send(&socket, &diag_request(family, protocol, port), SendFlags::empty())?;
+    let mut socket = super::netlink::Socket::open(Some(netlink::SOCK_DIAG))?;
+    socket.send(diag_request(family, protocol, port).bytes())?;
     let mut sockets = Vec::new();
-    let mut buffer = vec![0; 32 << 10];
     loop {
-        let (length, _) = rustix::net::recv(&socket, &mut buffer, RecvFlags::empty())?;
-        let mut rest = &buffer[..length];
-        while let Some((kind, body, after)) = next_message(rest) {
-            match kind {
-                NLMSG_DONE => return Ok(sockets),
-                NLMSG_ERROR => {
-                    return Err(Errno::from_raw_os_error(-word(body, 0).cast_signed()));
-                }
-                _ => sockets.extend(parse_socket(body)),
+        for message in messages(socket.wait()?) {
+            if let Some((errno, _)) = message.refusal() {
+                return Err(errno);
             }
-            rest = after;
+            if message.is_done() {
+                return Ok(sockets);
+            }
+            sockets.extend(parse_socket(message.body));
         }
     }
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`: the port in its `id` is matched by the kernel.
-fn diag_request(family: AddressFamily, protocol: Protocol, port: u16) -> Vec<u8> {
-    let mut message = 72u32.to_ne_bytes().to_vec();
-    message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    message.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend([family.as_raw() as u8, protocol.as_raw().get() as u8, 0, 0]);
-    message.extend(u32::MAX.to_ne_bytes()); // idiag_states: all
-    message.extend(port.to_be_bytes());
-    message.resize(72, 0);
-    message
-}
-
-/// Cuts off the first message: its type, its body and what follows.
-fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let header = bytes.get(..NLMSG_HEADER)?;
-    let length = word(header, 0) as usize;
-    let body = bytes.get(NLMSG_HEADER..length)?;
-    let kind = u16::from_ne_bytes([header[4], header[5]]);
-    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or(&[])))
+/// `struct inet_diag_req_v2`: the port in its `id` is matched by the kernel.
+fn diag_request(family: AddressFamily, protocol: Protocol, port: u16) -> Outgoing {
+    let mut body = vec![family.as_raw() as u8, protocol.as_raw().get() as u8, 0, 0];
+    body.extend(u32::MAX.to_ne_bytes()); // idiag_states: all
+    body.extend(port.to_be_bytes());
+    body.resize(DIAG_REQUEST, 0);
+    let mut out = Outgoing::default();
+    out.message(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, 0);
+    out.body(&body);
+    out
 }
 
 fn parse_socket(body: &[u8]) -> Option<Socket> {
@@ -322,12 +300,9 @@ mod tests {
     }
 
     #[test]
-    fn messages_cut_short_are_no_messages() {
-        let message = diag_request(AddressFamily::INET, ipproto::TCP, 80);
-        assert!(next_message(&message).is_some());
-        for length in 0..message.len() {
-            assert_eq!(next_message(&message[..length]), None);
-        }
-        assert_eq!(parse_socket(&[0; 71]), None);
+    fn a_question_has_its_size_and_a_short_answer_is_none() {
+        let request = diag_request(AddressFamily::INET, ipproto::TCP, 80);
+        assert_eq!(request.bytes().len(), 16 + DIAG_REQUEST);
+        assert_eq!(parse_socket(&[0; DIAG_MESSAGE - 1]), None);
     }
 }

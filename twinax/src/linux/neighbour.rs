@@ -11,9 +11,9 @@ use netlink_packet_route::{
     route::RouteProtocol,
 };
 use rustix::io::Errno;
-use twinax_core::name::Mac;
+use twinax_core::{model::PROTOCOL, name::Mac};
 
-use super::{addr::family, route::PROTOCOL, socket::Message};
+use super::{addr::family, socket::Message};
 
 /// Ties an IP address to a MAC on a link for good, whatever was known before.
 pub fn add(index: u32, addr: IpAddr, mac: Mac) -> Message {
@@ -24,6 +24,7 @@ pub fn add(index: u32, addr: IpAddr, mac: Mac) -> Message {
     Message::new(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
+/// Deletes a neighbour.
 pub fn delete(index: u32, addr: IpAddr) -> Message {
     Message::new(RouteNetlinkMessage::DelNeighbour(about(index, addr)), 0).forgiving(&[
         Errno::NOENT,
@@ -54,6 +55,7 @@ pub fn add_fdb(port: u32, mac: Mac) -> Message {
     Message::new(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
+/// Deletes an entry of a bridge's forwarding table.
 pub fn delete_fdb(port: u32, mac: Mac) -> Message {
     // EINVAL: the port is off its bridge, and its entries went with it.
     Message::new(RouteNetlinkMessage::DelNeighbour(about_fdb(port, mac)), 0).forgiving(&[

@@ -1,17 +1,13 @@
-#![allow(unsafe_code, reason = "two socket options that rustix does not have")]
-//! Netlink as bytes: messages and attributes written and read, and a socket to the kernel that
-//! never waits.
+//! Netlink as bytes: messages and attributes written and read, and a socket to the kernel.
 //!
 //! The kernel works on a request within the call that sends it (nfnetlink and rtnetlink both), so
 //! that what it has to say is there when `send` returns. The layout is that of netlink(7) and
 //! include/uapi/linux/netlink.h: host byte order, everything aligned to 4 bytes.
 //!
 //! May not: know what any message means.
+#![allow(unsafe_code, reason = "rustix has no netlink options")]
 
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::{
     io::Errno,
@@ -42,10 +38,12 @@ pub struct Outgoing {
 pub struct Open(usize);
 
 impl Outgoing {
+    /// Returns all that was put, for one send.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
+    /// Forgets all that was put.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
@@ -107,6 +105,7 @@ impl Outgoing {
         Open(at)
     }
 
+    /// Ends an attribute: what was put since is in it.
     pub fn close(&mut self, open: Open) {
         let len = self.bytes.len() - open.0;
         let len = u16::try_from(len).expect("attributes are kept below 64 KiB");
@@ -128,6 +127,8 @@ pub struct Message<'a> {
     pub seq: u32,
     /// What follows the header.
     pub body: &'a [u8],
+    /// Header and body.
+    pub whole: &'a [u8],
 }
 
 /// What the kernel says of a request that asked for an answer, or that it refused.
@@ -147,12 +148,13 @@ pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let header = bytes.first_chunk::<HEADER>()?;
         let len = u32_at(header, 0)? as usize;
-        let body = bytes.get(HEADER..len)?;
+        let whole = bytes.get(..len)?;
         let message = Message {
             kind: u16_at(header, 4)?,
             flags: u16_at(header, 6)?,
             seq: u32_at(header, 8)?,
-            body,
+            body: whole.get(HEADER..)?,
+            whole,
         };
         bytes = bytes.get(aligned(len)..).unwrap_or_default();
         Some(message)
@@ -204,12 +206,16 @@ impl Message<'_> {
         let code = u32_at(self.body, 0)? as i32;
         let mut verdict = Verdict {
             seq: self.seq,
-            errno: (code != 0).then(|| Errno::from_raw_os_error(-code)),
+            errno: (code != 0).then(|| Errno::from_raw_os_error(code.saturating_neg())),
             text: String::new(),
             offset: None,
         };
-        // NETLINK_CAP_ACK: of the request only the header is sent back.
-        let rest = self.body.get(4 + HEADER..).unwrap_or_default();
+        // The request is sent back: its header only where the socket asked for that.
+        let quoted = match self.flags & libc::NLM_F_CAPPED as u16 {
+            0 => aligned(u32_at(self.body, 4).unwrap_or_default() as usize),
+            _ => HEADER,
+        };
+        let rest = self.body.get(4..).and_then(|rest| rest.get(quoted..)).unwrap_or_default();
         if self.flags & libc::NLM_F_ACK_TLVS as u16 != 0 {
             for (kind, data) in attributes(rest) {
                 match i32::from(kind) {
@@ -222,6 +228,18 @@ impl Message<'_> {
         Some(verdict)
     }
 
+    /// The error in `NLMSG_ERROR` or at the end of a dump, with the kernel's own words for it;
+    /// `None` where there is none.
+    pub fn refusal(&self) -> Option<(Errno, String)> {
+        if self.is_done() {
+            let code = u32_at(self.body, 0).filter(|code| *code != 0)? as i32;
+            return Some((Errno::from_raw_os_error(code.saturating_neg()), String::new()));
+        }
+        let verdict = self.verdict()?;
+        Some((verdict.errno?, verdict.text))
+    }
+
+    /// Whether a dump ends here.
     pub fn is_done(&self) -> bool {
         i32::from(self.kind) == libc::NLMSG_DONE
     }
@@ -236,24 +254,61 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket with the send buffer that its user may have: an ordinary user's is bounded
-    /// by the sysctl `net.core.wmem_max`.
-    pub fn open(protocol: Protocol) -> io::Result<Self> {
+    /// Opens a socket in the network namespace of the calling thread; `None` is `NETLINK_ROUTE`,
+    /// which is protocol 0.
+    pub fn open(protocol: Option<Protocol>) -> Result<Self, Errno> {
         let flags = SocketFlags::CLOEXEC;
-        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(protocol))?;
-        set(&fd, libc::NETLINK_EXT_ACK)?;
-        set(&fd, libc::NETLINK_CAP_ACK)?;
-        const WISH: usize = 1 << 20;
-        if sockopt::set_socket_send_buffer_size_force(&fd, WISH).is_err() {
-            sockopt::set_socket_send_buffer_size(&fd, WISH)?;
-        }
-        if sockopt::set_socket_recv_buffer_size_force(&fd, WISH).is_err() {
-            sockopt::set_socket_recv_buffer_size(&fd, WISH)?;
-        }
-        // netlink_sendmsg() refuses what is longer than the buffer less 32 bytes.
-        let send_limit = sockopt::socket_send_buffer_size(&fd)?.saturating_sub(32);
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         // No dump brings more than 32 KiB at a time (netlink_dump()).
-        Ok(Self { fd, buffer: vec![0; 1 << 16], send_limit })
+        let mut socket = Self { fd, buffer: vec![0; 1 << 16], send_limit: 0 };
+        socket.switch_on(libc::NETLINK_EXT_ACK)?;
+        socket.switch_on(libc::NETLINK_CAP_ACK)?;
+        socket.learn_send_limit()?;
+        Ok(socket)
+    }
+
+    /// Sets an option of netlink(7).
+    pub fn switch_on(&self, option: i32) -> Result<(), Errno> {
+        let on: i32 = 1;
+        // SAFETY: the option's value is an int that outlives the call, and its size is told.
+        let result = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_NETLINK,
+                option,
+                std::ptr::from_ref(&on).cast(),
+                size_of::<i32>() as u32,
+            )
+        };
+        match result {
+            0 => Ok(()),
+            _ => Err(last_errno()),
+        }
+    }
+
+    /// Makes both buffers as large as a long transaction may want, or as the user may have them:
+    /// an ordinary user's are bounded by the sysctls `net.core.wmem_max` and `rmem_max`.
+    pub fn enlarge_buffers(&mut self) -> Result<(), Errno> {
+        const WISH: usize = 1 << 20;
+        if sockopt::set_socket_send_buffer_size_force(&self.fd, WISH).is_err() {
+            sockopt::set_socket_send_buffer_size(&self.fd, WISH)?;
+        }
+        if sockopt::set_socket_recv_buffer_size_force(&self.fd, WISH).is_err() {
+            sockopt::set_socket_recv_buffer_size(&self.fd, WISH)?;
+        }
+        self.learn_send_limit()
+    }
+
+    /// Bounds the send buffer as the sysctl `net.core.wmem_max` would; the kernel takes it twice.
+    pub fn limit_send_buffer(&mut self, bytes: usize) -> Result<(), Errno> {
+        sockopt::set_socket_send_buffer_size(&self.fd, bytes)?;
+        self.learn_send_limit()
+    }
+
+    /// `netlink_sendmsg()` refuses what is longer than the buffer less 32 bytes.
+    fn learn_send_limit(&mut self) -> Result<(), Errno> {
+        self.send_limit = sockopt::socket_send_buffer_size(&self.fd)?.saturating_sub(32);
+        Ok(())
     }
 
     /// The longest that one send may be, in bytes.
@@ -261,22 +316,10 @@ impl Socket {
         self.send_limit
     }
 
-    /// Bounds the send buffer as the sysctl `net.core.wmem_max` would; the kernel takes it twice.
-    pub fn limit_send_buffer(&mut self, bytes: usize) -> io::Result<()> {
-        sockopt::set_socket_send_buffer_size(&self.fd, bytes)?;
-        self.send_limit = sockopt::socket_send_buffer_size(&self.fd)?.saturating_sub(32);
-        Ok(())
-    }
-
+    /// Sends one or more whole messages.
     pub fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
         super::tape::record(bytes);
-        loop {
-            match net::send(&self.fd, bytes, SendFlags::empty()) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        rustix::io::retry_on_intr(|| net::send(&self.fd, bytes, SendFlags::empty())).map(drop)
     }
 
     /// Returns the next datagram, or nothing when there is none.
@@ -285,33 +328,37 @@ impl Socket {
     ///
     /// `ENOBUFS` when the kernel had more to say than the buffer holds; the rest can be read on.
     pub fn receive(&mut self) -> Result<Option<&[u8]>, Errno> {
-        loop {
-            match net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
-                Ok((len, _)) => return Ok(Some(&self.buffer[..len])),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(error) => return Err(error),
-            }
+        match self.read(RecvFlags::DONTWAIT) {
+            Ok(len) => Ok(Some(&self.buffer[..len])),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Waits for a datagram.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::receive`].
+    pub fn wait(&mut self) -> Result<&[u8], Errno> {
+        self.read(RecvFlags::empty()).map(|len| &self.buffer[..len])
+    }
+
+    fn read(&mut self, flags: RecvFlags) -> Result<usize, Errno> {
+        let (fd, buffer) = (&self.fd, &mut self.buffer);
+        // With MSG_TRUNC the length is the datagram's, which may exceed the buffer.
+        let flags = flags | RecvFlags::TRUNC;
+        let (_, len) = rustix::io::retry_on_intr(|| net::recv(fd, buffer.as_mut_slice(), flags))?;
+        if len > self.buffer.len() {
+            return Err(Errno::MSGSIZE);
+        }
+        Ok(len)
     }
 }
 
-fn set(fd: &OwnedFd, option: i32) -> io::Result<()> {
-    let on: i32 = 1;
-    // SAFETY: the option's value is an int that outlives the call, and its size is told.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_NETLINK,
-            option,
-            std::ptr::from_ref(&on).cast(),
-            size_of::<i32>() as u32,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+/// The error of the last call of the C library.
+pub(super) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]
@@ -348,6 +395,51 @@ mod tests {
             assert_eq!(attributes(&bytes).count(), 0);
             assert_eq!(attributes(&vec![0; len]).count(), 0);
             assert_eq!(messages(&vec![0; len]).count(), 0);
+        }
+    }
+
+    fn error(seq: u32, code: i32, text: &str) -> Vec<u8> {
+        let flags = libc::NLM_F_CAPPED as u16
+            | if text.is_empty() { 0 } else { libc::NLM_F_ACK_TLVS as u16 };
+        let mut payload = code.to_ne_bytes().to_vec();
+        payload.extend([0; HEADER]);
+        if !text.is_empty() {
+            payload.extend((text.len() as u16 + 5).to_ne_bytes());
+            payload.extend(1u16.to_ne_bytes());
+            payload.extend(text.as_bytes());
+            payload.push(0);
+        }
+        let mut bytes = ((HEADER + payload.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend((libc::NLMSG_ERROR as u16).to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(seq.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_refusal_carries_the_kernels_words() {
+        let mut bytes = error(7, -17, "Device exists");
+        bytes.extend(error(8, 0, ""));
+        let all: Vec<_> = messages(&bytes).collect();
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[0].seq, 7);
+        assert_eq!(all[0].refusal(), Some((Errno::EXIST, "Device exists".to_owned())));
+        assert_eq!(all[1].refusal(), None);
+    }
+
+    #[test]
+    fn cut_or_hostile_bytes_are_the_end_not_a_panic() {
+        let bytes = error(7, -1, "text");
+        for n in 0..bytes.len() - 3 {
+            assert_eq!(messages(&bytes[..n]).count(), 0);
+        }
+        for length in [0u32, 1, 15, 16, 17, u32::MAX] {
+            let mut bytes = bytes.clone();
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            messages(&bytes).for_each(|message| drop(message.refusal()));
         }
     }
 }

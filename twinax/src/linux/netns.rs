@@ -1,11 +1,12 @@
 //! Finds network namespaces, proves that they are the ones meant, and opens sockets inside.
 //!
 //! The calling thread is never left in a namespace other than its own.
+#![allow(unsafe_code, reason = "rustix has no SO_NETNS_COOKIE")]
 
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
@@ -15,7 +16,7 @@ use rustix::{
 };
 use twinax_core::state::{Sandbox, Way};
 
-use super::socket::{RouteSocket, netns_cookie};
+use super::{netlink::last_errno, process::Task, socket::RouteSocket};
 
 /// Why a namespace is not there to be worked in.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +46,7 @@ pub struct NetnsHandle {
 }
 
 impl NetnsHandle {
-    /// Opens the namespace that `way` leads to, whichever it is by now; see [`Self::prove`].
+    /// Opens the namespace that `way` leads to, whichever it is by now; see [`Self::of`].
     pub fn open(way: &Way) -> Result<Self, NetnsError> {
         match way {
             Way::Host => Ok(Self { fd: None, what: "of the host".to_owned() }),
@@ -85,9 +86,9 @@ impl NetnsHandle {
             opened => opened?,
         };
         // After the opening: if it is that process now, it was it then.
-        match start_time(pid) {
-            Some(found) if found == start => Ok(Self { fd: Some(fd), what }),
-            _ => Err(gone()),
+        match (Task { pid, start }).alive() {
+            true => Ok(Self { fd: Some(fd), what }),
+            false => Err(gone()),
         }
     }
 
@@ -155,33 +156,31 @@ fn open(path: &str) -> Result<OwnedFd, NetnsError> {
     }
 }
 
-/// Returns the cookie of the calling thread's network namespace.
+/// Returns the cookie of the calling thread's network namespace (`SO_NETNS_COOKIE`,
+/// asm-generic/socket.h): unique until the next boot.
+///
+/// # Errors
+/// The kernel's; before Linux 5.14 there is no such option (`ENOPROTOOPT`).
 pub fn own_cookie() -> Result<u64, Errno> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-    netns_cookie(socket.as_fd())
-}
-
-/// Returns when a process started, in ticks since boot: field 22 of `/proc/PID/stat` (proc(5));
-/// `None` when there is no such process, or only its zombie, which has no namespace any more.
-pub fn start_time(pid: u32) -> Option<u64> {
-    start_of(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// The second field is the command's name in parentheses and may hold anything.
-fn start_of(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    match fields.next()? {
-        "Z" | "X" => None,
-        _ => fields.nth(18)?.parse().ok(),
+    let mut cookie: u64 = 0;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `cookie`, which are live.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    match done {
+        0 => Ok(cookie),
+        _ => Err(last_errno()),
     }
-}
-
-/// Returns the random id that the kernel gave to this boot.
-pub fn boot_id() -> io::Result<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(id.trim_end().to_owned())
 }
 
 #[cfg(test)]
@@ -189,18 +188,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_time_is_found_behind_any_name() {
-        let tail = "S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 2 3";
-        assert_eq!(start_of(&format!("2 (sh) {tail}")), Some(4711));
-        assert_eq!(start_of(&format!("2 (a) Z 1) {tail}")), Some(4711));
-        assert_eq!(start_of(&format!("2 (sh) {}", tail.replacen('S', "Z", 1))), None);
-        assert_eq!(start_of("2 (sh"), None);
-    }
-
-    #[test]
     fn our_own_process_is_found_and_another_start_is_gone() {
-        let pid = std::process::id();
-        let start = start_time(pid).unwrap();
+        let Task { pid, start } = Task::own().unwrap();
         assert!(NetnsHandle::open(&Way::Pid { pid, start }).is_ok());
         let other = NetnsHandle::open(&Way::Pid { pid, start: start + 1 });
         assert!(matches!(other, Err(NetnsError::Gone { .. })), "{other:?}");

@@ -176,14 +176,18 @@ fn space(op: &NftOp<'_>) -> usize {
 impl NftSocket {
     /// Opens a socket to the network namespace that the calling thread is in.
     pub fn open() -> Result<Self, NftError> {
-        let socket = Socket::open(netlink::NETFILTER).map_err(NftError::Open)?;
+        let opened = Socket::open(Some(netlink::NETFILTER)).and_then(|mut socket| {
+            socket.enlarge_buffers()?;
+            Ok(socket)
+        });
+        let socket = opened.map_err(|errno| NftError::Open(errno.into()))?;
         Ok(Self { socket, out: Outgoing::default(), seq: 0 })
     }
 
     /// Bounds the send buffer, in bytes, as the sysctl `net.core.wmem_max` bounds an ordinary
     /// user's: for trying what happens there.
     pub fn limit_send_buffer(&mut self, bytes: usize) -> Result<(), NftError> {
-        self.socket.limit_send_buffer(bytes).map_err(NftError::Open)
+        self.socket.limit_send_buffer(bytes).map_err(|errno| NftError::Open(errno.into()))
     }
 
     /// Makes the changes, in the order given and at once; or, where they are too long for one

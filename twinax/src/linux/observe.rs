@@ -53,6 +53,9 @@ impl Links {
             .collect();
         for (id, index) in &index {
             self.remember(id.clone(), *index);
+            if scope.leaned.contains(id) {
+                continue;
+            }
             self.observe_addrs(id, *index, ours, &mut seen)?;
             self.observe_routes(id, *index, &mut seen)?;
         }
@@ -203,8 +206,8 @@ impl Links {
             Some(id) => Some(id.name.clone()),
             None => self.name_at(&Netns::Host, master)?,
         };
-        let (isolated, hairpin) = (facts.port.isolated, facts.port.hairpin);
-        Ok(bridge.map(|bridge| Port { bridge, isolated, hairpin }))
+        let hairpin = facts.port.hairpin;
+        Ok(bridge.map(|bridge| Port { bridge, hairpin }))
     }
 
     fn name_at(&mut self, netns: &Netns, index: u32) -> Result<Option<IfName>, LinkError> {

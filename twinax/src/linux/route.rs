@@ -12,13 +12,9 @@ use netlink_packet_route::{
     },
 };
 use rustix::io::Errno;
-use twinax_core::model::Route;
+use twinax_core::model::{PROTOCOL, Route};
 
 use super::{addr::family, socket::Message};
-
-/// The protocol number (`rtm_protocol`, `NDA_PROTOCOL`, `IFA_PROTO`) that marks entries as
-/// ours: `t` in ASCII, which linux/rtnetlink.h and iproute2's `rt_protos` leave free.
-pub const PROTOCOL: u8 = b't';
 
 /// Adds a route; refused with `EEXIST` where there is another to the same destination.
 pub fn add(index: u32, route: &Route) -> Message {
@@ -26,6 +22,7 @@ pub fn add(index: u32, route: &Route) -> Message {
     Message::new(RouteNetlinkMessage::NewRoute(about(index, route)), flags)
 }
 
+/// Deletes a route.
 pub fn delete(index: u32, route: &Route) -> Message {
     Message::new(RouteNetlinkMessage::DelRoute(about(index, route)), 0)
         .forgiving(&[Errno::SRCH, Errno::NODEV])

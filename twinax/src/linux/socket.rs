@@ -2,26 +2,17 @@
 //!
 //! Knows nothing of what the messages mean. A socket keeps the network namespace in which it
 //! was opened, whatever its thread does later.
-#![allow(unsafe_code, reason = "rustix has no netlink options and no SO_NETNS_COOKIE")]
 
-use std::{
-    fmt, mem,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-};
+use std::fmt;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
-    NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
+    NLMSG_OVERRUN, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use rustix::{
-    io::Errno,
-    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
-};
+use rustix::io::Errno;
 
-/// `struct nlmsghdr` (linux/netlink.h): length u32, type u16, flags u16, seq u32, pid u32.
-pub(crate) const HEADER_BYTES: usize = 16;
+use super::netlink::{self, Socket};
 
 /// One send carries at most this much: well under the stock `net.core.wmem_default` (212,992).
 const SEND_BYTES: usize = 96 * 1024;
@@ -33,9 +24,6 @@ const SEND_MESSAGES: usize = 128;
 /// How many questions are under way at once: an answer about a link may take 4 kB of the
 /// receive buffer.
 const ASK_MESSAGES: usize = 16;
-
-/// The kernel cuts a dump into pieces of at most 32 kB (`netlink_dump`).
-const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// How often a dump that the kernel calls inconsistent is tried again.
 const DUMP_TRIES: u32 = 16;
@@ -86,6 +74,7 @@ pub struct Message {
 }
 
 impl Message {
+    /// A change with these flags, nothing forgiven.
     pub fn new(body: RouteNetlinkMessage, flags: u16) -> Self {
         Self { body, flags, forgiven: &[], gate: false }
     }
@@ -115,38 +104,17 @@ impl Message {
     }
 }
 
-/// One received message, its header taken apart.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Received<'a> {
-    pub(crate) kind: u16,
-    pub(crate) flags: u16,
-    pub(crate) seq: u32,
-    pub(crate) payload: &'a [u8],
-    /// Header and payload.
-    pub(crate) whole: &'a [u8],
-}
-
-/// A netlink socket of any protocol, with messages as bytes.
+/// A netlink socket of any protocol that waits for its answers, with messages as bytes.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    fd: OwnedFd,
+    socket: Socket,
     seq: u32,
-    buffer: Vec<u8>,
 }
 
 impl Channel {
-    /// Opens a socket in the network namespace of the calling thread; `None` is `NETLINK_ROUTE`,
-    /// which is protocol 0.
+    /// Opens a socket in the network namespace of the calling thread.
     pub(crate) fn open(protocol: Option<rustix::net::Protocol>) -> Result<Self, Errno> {
-        let fd = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            protocol,
-        )?;
-        switch_on(fd.as_fd(), libc::NETLINK_CAP_ACK)?;
-        switch_on(fd.as_fd(), libc::NETLINK_EXT_ACK)?;
-        Ok(Self { fd, seq: 0, buffer: vec![0; RECEIVE_BYTES] })
+        Ok(Self { socket: Socket::open(protocol)?, seq: 0 })
     }
 
     /// Returns `count` sequence numbers, the first of them; never 0.
@@ -160,31 +128,16 @@ impl Channel {
     }
 
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
-        super::tape::record(bytes);
-        rustix::io::retry_on_intr(|| {
-            rustix::net::send(&self.fd, bytes, SendFlags::empty()).map(drop)
-        })
+        self.socket.send(bytes)
     }
 
     /// Waits for one datagram and calls `each` with the messages in it, in order, until one
     /// returns a value.
     pub(crate) fn receive<T>(
         &mut self,
-        mut each: impl FnMut(Received<'_>) -> Option<T>,
+        each: impl FnMut(netlink::Message<'_>) -> Option<T>,
     ) -> Result<Option<T>, Errno> {
-        let (fd, buffer) = (&self.fd, &mut self.buffer);
-        let (_, length) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(fd, buffer.as_mut_slice(), RecvFlags::TRUNC)
-        })?;
-        // With MSG_TRUNC the length is the datagram's, which may exceed the buffer.
-        let mut rest = buffer.get(..length).ok_or(Errno::MSGSIZE)?;
-        while let Some((message, next)) = take_message(rest) {
-            if let Some(value) = each(message) {
-                return Ok(Some(value));
-            }
-            rest = next;
-        }
-        Ok(None)
+        Ok(netlink::messages(self.socket.wait()?).find_map(each))
     }
 
     /// Sends one dump request and hands every message of the answer to `each`; starts over,
@@ -192,7 +145,7 @@ impl Channel {
     pub(crate) fn dump(
         &mut self,
         mut encode: impl FnMut(u32) -> Vec<u8>,
-        mut each: impl FnMut(Option<Received<'_>>),
+        mut each: impl FnMut(Option<netlink::Message<'_>>),
     ) -> Result<(), BatchError> {
         for _ in 0..DUMP_TRIES {
             let seq = self.take_seq(1);
@@ -207,7 +160,7 @@ impl Channel {
                     }
                     interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
                     match message.kind {
-                        NLMSG_DONE | NLMSG_ERROR => Some(refusal(message)),
+                        NLMSG_DONE | NLMSG_ERROR => Some(message.refusal()),
                         NLMSG_NOOP | NLMSG_OVERRUN => None,
                         _ => {
                             each(Some(message));
@@ -229,12 +182,6 @@ impl Channel {
     }
 }
 
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 /// A socket for links, addresses, routes and neighbours (`NETLINK_ROUTE`).
 #[derive(Debug)]
 pub struct RouteSocket {
@@ -246,7 +193,7 @@ impl RouteSocket {
     pub fn open() -> Result<Self, Errno> {
         let channel = Channel::open(None)?;
         // Without it the kernel ignores most filters of a dump.
-        switch_on(channel.as_fd(), libc::NETLINK_GET_STRICT_CHK)?;
+        channel.socket.switch_on(libc::NETLINK_GET_STRICT_CHK)?;
         Ok(Self { channel })
     }
 
@@ -296,7 +243,7 @@ impl RouteSocket {
                     return None;
                 }
                 let index = start + (message.seq - first) as usize;
-                if let Some((errno, text)) = refusal(message)
+                if let Some((errno, text)) = message.refusal()
                     && failure.is_none()
                     && !messages[index].forgiven.contains(&errno)
                 {
@@ -347,7 +294,7 @@ impl RouteSocket {
                     if message.seq.wrapping_sub(first) >= questions.len() as u32 {
                         return None::<()>;
                     }
-                    match (message.kind, refusal(message)) {
+                    match (message.kind, message.refusal()) {
                         (NLMSG_ERROR, Some((errno, _))) => answers.push(Err(errno)),
                         (NLMSG_ERROR, None) => answers.push(Err(Errno::NOMSG)),
                         _ => match decode(message.whole) {
@@ -411,155 +358,10 @@ impl RouteSocket {
     }
 }
 
-impl AsFd for RouteSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
-    }
-}
-
 fn decode(whole: &[u8]) -> Result<RouteNetlinkMessage, String> {
     match NetlinkMessage::deserialize(whole).map(|message| message.payload) {
         Ok(NetlinkPayload::InnerMessage(body)) => Ok(body),
         Ok(_) => Err("an answer of an unexpected kind".to_owned()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Splits the first message off `bytes`; `None` at the end, or where the rest is no message.
-fn take_message(bytes: &[u8]) -> Option<(Received<'_>, &[u8])> {
-    let header = bytes.first_chunk::<HEADER_BYTES>()?;
-    let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-    let whole = bytes.get(..length)?;
-    let message = Received {
-        kind: u16::from_ne_bytes([header[4], header[5]]),
-        flags: u16::from_ne_bytes([header[6], header[7]]),
-        seq: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
-        payload: whole.get(HEADER_BYTES..)?,
-        whole,
-    };
-    Some((message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
-}
-
-/// Reads `NLMSG_ERROR` or `NLMSG_DONE`: the error and the kernel's own words for it
-/// (`NLMSGERR_ATTR_MSG`), or `None` for an acknowledgement.
-pub(crate) fn refusal(message: Received<'_>) -> Option<(Errno, String)> {
-    let code = message.payload.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
-    if code == 0 || !matches!(message.kind, NLMSG_ERROR | NLMSG_DONE) {
-        return None;
-    }
-    let mut attributes = &message.payload[4..];
-    if message.kind == NLMSG_ERROR {
-        // The refused message is quoted, whole unless the socket asked for its header only.
-        let quoted = attributes.first_chunk::<4>().map_or(0, |n| u32::from_ne_bytes(*n) as usize);
-        let quoted = match message.flags & NLM_F_CAPPED {
-            0 => quoted.next_multiple_of(4),
-            _ => HEADER_BYTES,
-        };
-        attributes = attributes.get(quoted..).unwrap_or_default();
-    }
-    let mut text = String::new();
-    if message.flags & NLM_F_ACK_TLVS != 0 {
-        const NLMSGERR_ATTR_MSG: u16 = 1;
-        for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
-            if attribute.kind() == NLMSGERR_ATTR_MSG {
-                let bytes = attribute.value();
-                text = String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
-            }
-        }
-    }
-    Some((Errno::from_raw_os_error(code.saturating_neg()), text))
-}
-
-fn switch_on(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<(), Errno> {
-    let one: libc::c_int = 1;
-    // SAFETY: the value is a live c_int and its size is told.
-    let done = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_NETLINK,
-            option,
-            (&raw const one).cast(),
-            mem::size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    match done {
-        0 => Ok(()),
-        _ => Err(last_errno()),
-    }
-}
-
-/// Returns the cookie of the network namespace that a socket lives in (`SO_NETNS_COOKIE`,
-/// asm-generic/socket.h, since Linux 5.14): unique until the next boot.
-pub fn netns_cookie(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
-    const SO_NETNS_COOKIE: libc::c_int = 71;
-    let mut cookie: u64 = 0;
-    let mut length = mem::size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes into `cookie`, which are live.
-    let done = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    match done {
-        0 => Ok(cookie),
-        _ => Err(last_errno()),
-    }
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(seq: u32, code: i32, text: &str) -> Vec<u8> {
-        let flags = NLM_F_CAPPED | if text.is_empty() { 0 } else { NLM_F_ACK_TLVS };
-        let mut payload = code.to_ne_bytes().to_vec();
-        payload.extend([0; HEADER_BYTES]);
-        if !text.is_empty() {
-            payload.extend((text.len() as u16 + 5).to_ne_bytes());
-            payload.extend(1u16.to_ne_bytes());
-            payload.extend(text.as_bytes());
-            payload.push(0);
-        }
-        let mut bytes = ((HEADER_BYTES + payload.len()) as u32).to_ne_bytes().to_vec();
-        bytes.extend(NLMSG_ERROR.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend(seq.to_ne_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(payload);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
-
-    #[test]
-    fn a_refusal_carries_the_kernels_words() {
-        let mut bytes = error(7, -17, "Device exists");
-        bytes.extend(error(8, 0, ""));
-        let (first, rest) = take_message(&bytes).unwrap();
-        assert_eq!(first.seq, 7);
-        assert_eq!(refusal(first), Some((Errno::EXIST, "Device exists".to_owned())));
-        let (second, rest) = take_message(rest).unwrap();
-        assert_eq!(refusal(second), None);
-        assert!(take_message(rest).is_none());
-    }
-
-    #[test]
-    fn cut_or_hostile_bytes_are_the_end_not_a_panic() {
-        let bytes = error(7, -1, "text");
-        for n in 0..bytes.len() - 3 {
-            assert!(take_message(&bytes[..n]).is_none());
-        }
-        for length in [0u32, 1, 15, 16, 17, u32::MAX] {
-            let mut bytes = bytes.clone();
-            bytes[..4].copy_from_slice(&length.to_ne_bytes());
-            let _ = take_message(&bytes).map(|(message, _)| refusal(message));
-        }
     }
 }

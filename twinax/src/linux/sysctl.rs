@@ -36,6 +36,7 @@ pub fn read(switch: &Sysctl) -> Result<String, SysctlError> {
     }
 }
 
+/// Sets a switch.
 pub fn write(switch: &Sysctl, value: &str) -> Result<(), SysctlError> {
     let path = path(switch)?;
     // Opened for writing only: a switch is not created, and truncating it means nothing.

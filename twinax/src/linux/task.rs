@@ -204,33 +204,6 @@ impl AsFd for Signals {
     }
 }
 
-/// The cookie of the calling thread's network namespace: unique until the next boot.
-///
-/// # Errors
-/// The kernel's; before Linux 5.14 there is no such option (`ENOPROTOOPT`).
-pub fn netns_cookie() -> io::Result<u64> {
-    let socket = any_socket()?;
-    let mut cookie = 0_u64;
-    let mut size = libc::socklen_t::try_from(size_of::<u64>()).expect("eight");
-    // SAFETY: the kernel writes at most `size` bytes into `cookie`.
-    let done = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut size,
-        )
-    };
-    match done {
-        0 => Ok(cookie),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// `include/uapi/asm-generic/socket.h`
-const SO_NETNS_COOKIE: libc::c_int = 71;
-
 /// Sets the loopback device of the calling thread's network namespace up.
 ///
 /// # Errors

@@ -85,10 +85,12 @@ pub struct Linux {
 }
 
 impl Linux {
+    /// Opens nothing yet.
     pub fn new(store: Store) -> Self {
         Self { store, links: None, nft: None, thorough: false, foreign: Vec::new() }
     }
 
+    /// Returns the store that it loads from and writes to.
     pub fn store(&self) -> &Store {
         &self.store
     }

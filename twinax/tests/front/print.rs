@@ -1,6 +1,6 @@
 //! Tables, JSON, progress and errors, made from a small state.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Write};
 
 use expect_test::{Expect, ExpectFile, expect, expect_file};
 use twinax::front::{
@@ -150,12 +150,12 @@ fn containers_are_listed_as_docker_lists_them() {
         "#]],
     );
     check(
-        &print::container_ids(&state, false),
+        &print::container_names(&state, false),
         expect![[r#"
-        ba9876543210
-        bbbbbbbbbbbb
-        0123456789ab
-    "#]],
+            db
+            pid:4711
+            web
+        "#]],
     );
 }
 
@@ -292,6 +292,21 @@ fn the_shapes_of_json_stay() {
     check(json::text(json::repair(["add a"])), expect_file!["golden/repair.json"]);
     let line = json::LogLine { time_ns: 1, stream: "stdout", text: "a\"b" };
     check(json::line(line), expect_file!["golden/logs.json"]);
+}
+
+#[test]
+fn logs_become_json_line_by_line() {
+    let mut out = Vec::new();
+    let mut writer = json::LogWriter::new("stderr", &mut out);
+    for piece in [&b"17 on"[..], b"e\n18 \n", b"19 no end \xff"] {
+        writer.write_all(piece).unwrap();
+    }
+    writer.finish().unwrap();
+    let lines: Vec<_> = out.split(|byte| *byte == b'\n').map(String::from_utf8_lossy).collect();
+    let line = |time, text| {
+        format!("{{\"version\":1,\"time_ns\":{time},\"stream\":\"stderr\",\"text\":\"{text}\"}}")
+    };
+    assert_eq!(lines, [line(17, "one"), line(18, ""), line(19, "no end \u{fffd}"), String::new()]);
 }
 
 #[test]

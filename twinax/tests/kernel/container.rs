@@ -194,7 +194,7 @@ fn a_command_that_cannot_run_leaves_nothing(_: &mut Sandbox) -> Outcome {
     let spec = Spec { cwd: "/no/such".into(), ..here.spec("c1", "true") };
     let error = start(&spec).unwrap().go(&Go::default()).unwrap_err();
     assert!(error.to_string().contains("/no/such"), "{error}");
-    let spec = Spec { dir: "/no/such".into(), ..here.spec("c1", "true") };
+    let spec = Spec { dir: "/proc/no/such".into(), ..here.spec("c1", "true") };
     assert!(matches!(start(&spec), Err(StartError::Step { .. })));
     let stale = Task { pid: std::process::id(), start: 1 };
     let spec = Spec { net: Net::Of(stale), ..here.spec("c1", "true") };

@@ -42,6 +42,8 @@ use crate::{sandbox::Sandbox, wire};
 
 /// How long a test may take, in wall-clock time.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Set to a number, it makes tests that repeat something do so as often, and lifts the limit.
+pub const TRIALS: &str = "TWINAX_TRIALS";
 /// How much of a test's output is kept.
 const OUTPUT_MAX: u64 = 1 << 20;
 /// Set to a list of test names, comma-separated, it makes every other skip a failure.
@@ -237,7 +239,7 @@ impl Ended {
         let mut child = command.spawn()?;
         drop(command); // The last copies on our side, so that both ends report the end.
         let (mut pids, mut said) = (None, None);
-        let in_time = hear(told, Instant::now() + LIMIT, |line| match line {
+        let in_time = hear(told, Instant::now() + limit(), |line| match line {
             "inside" => {
                 pids = fs::File::open(format!("/proc/{}/ns/pid_for_children", child.id())).ok();
             }
@@ -249,7 +251,7 @@ impl Ended {
         let status = child.wait()?;
         let output = reader.map_or_else(Vec::new, |reader| reader.join().unwrap_or_default());
         let mut verdict = match (in_time, status.code()) {
-            (false, _) => Verdict::Failed(format!("took longer than {} s", LIMIT.as_secs())),
+            (false, _) => Verdict::Failed(format!("took longer than {} s", limit().as_secs())),
             (true, Some(0)) => Verdict::Failed("ended without a verdict".to_owned()),
             (true, Some(code)) => Verdict::Failed(format!("exit code {code}")),
             (true, None) => Verdict::Failed(format!("{status}")),
@@ -263,6 +265,15 @@ impl Ended {
         let output = String::from_utf8_lossy(&output).into_owned();
         Ok(Self { verdict, output, pids })
     }
+}
+
+fn limit() -> Duration {
+    if env::var_os(TRIALS).is_some() { LIMIT * 60 } else { LIMIT }
+}
+
+/// How often to repeat something.
+pub fn trials(usual: usize) -> usize {
+    env::var(TRIALS).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 /// Hands on the lines told until every writer is gone; returns whether that was before `deadline`.

@@ -10,22 +10,60 @@
 mod harness;
 mod sandbox;
 mod wire;
+mod tables;
+mod product;
 mod isolation;
 mod demo;
 mod listeners;
-mod forwarder;
+mod nft;
+mod matrix;
+mod published;
+mod names;
+mod addresses;
+mod lifecycle;
+mod foreign;
+mod crash;
+mod first_packet;
 mod route;
+mod conntrack;
+mod forwarder;
+mod container;
+mod holder;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use harness::Test;
 
 /// Every test, by file.
-const ALL: &[&[Test]] =
-    &[isolation::TESTS, demo::TESTS, listeners::TESTS, forwarder::TESTS, route::TESTS];
+#[rustfmt::skip]
+const ALL: &[&[Test]] = &[
+    matrix::TESTS,
+    crash::TESTS,
+    lifecycle::TESTS,
+    first_packet::TESTS,
+    published::TESTS,
+    names::TESTS,
+    addresses::TESTS,
+    foreign::TESTS,
+    isolation::TESTS,
+    product::TESTS,
+    demo::TESTS,
+    listeners::TESTS,
+    nft::TESTS,
+    route::TESTS,
+    conntrack::TESTS,
+    forwarder::TESTS,
+    container::TESTS,
+    holder::TESTS,
+];
 
 fn main() -> ExitCode {
     // Tests that use the library have it run this program again, as it would its own.
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    twinax::forwarder::dispatch(&args).unwrap_or_else(|| harness::main(ALL))
+    role(&args).unwrap_or_else(|| harness::main(ALL))
+}
+
+/// What this program is when the library, or a test, starts it for something else than tests.
+fn role(args: &[OsString]) -> Option<ExitCode> {
+    container::role(args).or_else(|| holder::role(args)).or_else(|| twinax::act::role(args))
 }

@@ -1,5 +1,4 @@
-//! The firewall's tables and elements on a real kernel. Each function wants a network namespace
-//! of its own, with CAP_NET_ADMIN over it and nothing in its nftables.
+//! The firewall's tables and elements on a real kernel, through the crate's own API.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,6 +8,17 @@ use twinax_core::{
     name::Proto,
     ruleset::{Chain, DataType, Datum, ElementId, GROUP_BASE, Group, KeyType, SetName, Value},
 };
+
+use crate::{harness::Outcome, sandbox::Sandbox, tests};
+
+tests![
+    tables_come_and_go,
+    elements_of_every_set_come_back,
+    a_refusal_names_the_element_and_undoes_the_rest,
+    an_element_is_replaced_at_once,
+    no_tables_no_elements,
+    twenty_thousand_elements_with_the_stock_send_buffer,
+];
 
 /// `net.core.wmem_max` as Linux has it by default.
 const STOCK_WMEM_MAX: usize = 212_992;
@@ -59,7 +69,7 @@ fn with_tables() -> NftSocket {
 }
 
 /// The tables stand once written, again when written over, and not once deleted.
-pub fn tables_come_and_go() {
+fn tables_come_and_go(_: &mut Sandbox) -> Outcome {
     let mut nft = NftSocket::open().expect("nftables is there");
     assert!(!nft.tables_stand().unwrap());
     assert_eq!(nft.table_faults().unwrap().len(), 2);
@@ -72,10 +82,11 @@ pub fn tables_come_and_go() {
         nft.transact(&[NftOp::DelTables]).unwrap();
         assert!(!nft.tables_stand().unwrap());
     }
+    Outcome::Passed
 }
 
 /// An element of every set is found again, by question and by list, with value and comment.
-pub fn elements_of_every_set_come_back() {
+fn elements_of_every_set_come_back(_: &mut Sandbox) -> Outcome {
     let mut nft = with_tables();
     let elements = SetName::ALL.map(|set| element(set, 1));
     nft.transact(&elements.each_ref().map(add)).unwrap();
@@ -86,16 +97,17 @@ pub fn elements_of_every_set_come_back() {
         assert_eq!(dump.foreign, 0);
     }
     let ids = elements.each_ref().map(|(id, _)| id);
-    let values = elements.each_ref().map(|(_, value)| Some(value.clone()));
+    let values = elements.each_ref().map(|(_, value)| Some((value.clone(), "web/c1".to_owned())));
     assert_eq!(nft.get_many(&ids).unwrap(), values);
     nft.transact(&elements.each_ref().map(del)).unwrap();
     assert!(nft.get_many(&ids).unwrap().iter().all(Option::is_none));
     assert_eq!(nft.table_faults().unwrap(), [""; 0]);
+    Outcome::Passed
 }
 
 /// A refused transaction changes nothing and says which of its operations was refused, also where
 /// several share a message.
-pub fn a_refusal_names_the_element_and_undoes_the_rest() {
+fn a_refusal_names_the_element_and_undoes_the_rest(_: &mut Sandbox) -> Outcome {
     let mut nft = with_tables();
     let elements: Vec<Element> = (0..10).map(|n| element(SetName::Any4, n)).collect();
     nft.transact(&[add(&elements[7])]).unwrap();
@@ -108,10 +120,11 @@ pub fn a_refusal_names_the_element_and_undoes_the_rest() {
     let unfit = ElementId { set: SetName::Any6, key: vec![] };
     let unfit = nft.transact(&[NftOp::Del { id: &unfit }]);
     assert!(matches!(unfit, Err(NftError::Unfit { op: 0, .. })), "{unfit:?}");
+    Outcome::Passed
 }
 
 /// An element's value is changed within one transaction.
-pub fn an_element_is_replaced_at_once() {
+fn an_element_is_replaced_at_once(_: &mut Sandbox) -> Outcome {
     let mut nft = with_tables();
     let (id, value) = element(SetName::Dnat6, 1);
     let other = element(SetName::Dnat6, 2).1;
@@ -119,19 +132,21 @@ pub fn an_element_is_replaced_at_once() {
     let add = NftOp::Add { id: &id, value: &other, comment: "" };
     nft.transact(&[NftOp::Del { id: &id }, add]).unwrap();
     assert_eq!(nft.get(&id).unwrap(), Some(other));
+    Outcome::Passed
 }
 
 /// Without tables there are no elements; adding one is refused.
-pub fn no_tables_no_elements() {
+fn no_tables_no_elements(_: &mut Sandbox) -> Outcome {
     let mut nft = NftSocket::open().expect("nftables is there");
     let element = element(SetName::PortMac, 1);
     assert_eq!(nft.get(&element.0).unwrap(), None);
     assert_eq!(nft.dump(SetName::PortMac).unwrap().elements, []);
     assert_eq!(refusal(nft.transact(&[add(&element)])), (Some(0), Errno::NOENT));
+    Outcome::Passed
 }
 
 /// 20,000 elements go in with the stock send buffer, are all found, and go out again.
-pub fn twenty_thousand_elements_with_the_stock_send_buffer() {
+fn twenty_thousand_elements_with_the_stock_send_buffer(_: &mut Sandbox) -> Outcome {
     let mut nft = NftSocket::open().expect("nftables is there");
     nft.limit_send_buffer(STOCK_WMEM_MAX).unwrap();
     const SETS: [SetName; 2] = [SetName::Any4, SetName::PortSource6];
@@ -145,7 +160,8 @@ pub fn twenty_thousand_elements_with_the_stock_send_buffer() {
     }
     let ids: Vec<&ElementId> = elements.iter().map(|(id, _)| id).collect();
     let found = nft.get_many(&ids).unwrap();
-    assert!(found.iter().zip(&elements).all(|(found, (_, value))| found.as_ref() == Some(value)));
+    let values = found.iter().map(|found| found.as_ref().map(|(value, _)| value));
+    assert!(values.eq(elements.iter().map(|(_, value)| Some(value))));
     ops.push(add(&elements[5]));
     assert_eq!(refusal(nft.transact(&ops)).1, Errno::EXIST);
     nft.transact(&[NftOp::PutTables]).unwrap();
@@ -154,4 +170,5 @@ pub fn twenty_thousand_elements_with_the_stock_send_buffer() {
     for set in SETS {
         assert_eq!(nft.dump(set).unwrap().elements, []);
     }
+    Outcome::Passed
 }

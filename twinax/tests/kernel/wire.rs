@@ -13,12 +13,14 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST_ACK: u16 = 0x1 | 0x4;
 const NLM_F_CREATE_EXCL: u16 = 0x400 | 0x200;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
@@ -95,6 +97,40 @@ pub fn add_addr(name: &str, addr: IpAddr, prefix: u8) -> io::Result<()> {
     request(RTM_NEWADDR, NLM_F_CREATE_EXCL, &body)
 }
 
+/// Takes an address away.
+pub fn del_addr(name: &str, addr: IpAddr, prefix: u8) -> io::Result<()> {
+    let mut body = vec![family(addr), prefix, 0, 0];
+    body.extend(index(name)?.to_ne_bytes());
+    attribute(&mut body, IFA_LOCAL, &octets(addr));
+    request(RTM_DELADDR, 0, &body)
+}
+
+/// Sets a link of the calling thread's namespace down.
+pub fn set_down(name: &str) -> io::Result<()> {
+    let mut body = link_header(index(name)?, 0);
+    body[12..16].copy_from_slice(&(libc::IFF_UP as u32).to_ne_bytes());
+    request(RTM_NEWLINK, 0, &body)
+}
+
+/// Sets the MTU of a link, in bytes.
+pub fn set_mtu(name: &str, mtu: u32) -> io::Result<()> {
+    let mut body = link_header(index(name)?, 0);
+    attribute(&mut body, IFLA_MTU, &mtu.to_ne_bytes());
+    request(RTM_NEWLINK, 0, &body)
+}
+
+/// The MTU of a link, in bytes.
+pub fn mtu(name: &str) -> io::Result<u32> {
+    let value = link_attribute(name, IFLA_MTU)?;
+    Ok(u32::from_ne_bytes(value.try_into().expect("an MTU has 4 bytes")))
+}
+
+/// The Ethernet address of a link.
+pub fn mac(name: &str) -> io::Result<[u8; 6]> {
+    let value = link_attribute(name, IFLA_ADDRESS)?;
+    Ok(value.try_into().expect("an Ethernet address has 6 bytes"))
+}
+
 /// Adds a route to `dst/prefix` (prefix 0: the default route) by a gateway, or on the link.
 pub fn add_route(name: &str, dst: IpAddr, prefix: u8, via: Option<IpAddr>) -> io::Result<()> {
     // rtm_table MAIN, rtm_protocol STATIC, rtm_scope UNIVERSE or LINK, rtm_type UNICAST
@@ -117,7 +153,30 @@ pub fn index(name: &str) -> io::Result<u32> {
         .map_err(|error| io::Error::new(error.kind(), format!("link {name}: {error}")))
 }
 
+fn link_attribute(name: &str, wanted: u16) -> io::Result<Vec<u8>> {
+    let reply = exchange(RTM_GETLINK, 0, &link_header(index(name)?, 0))?;
+    // struct ifinfomsg has 16 bytes, as has the header.
+    let mut rest = &reply[32..length_of(&reply)];
+    while let [a, b, c, d, ..] = *rest {
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        if u16::from_ne_bytes([c, d]) == wanted {
+            return Ok(rest[4..length].to_vec());
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Err(io::Error::other(format!("link {name} has no attribute {wanted}")))
+}
+
+/// A message begins with its length.
+fn length_of(message: &[u8]) -> usize {
+    u32::from_ne_bytes([message[0], message[1], message[2], message[3]]) as usize
+}
+
 fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    exchange(kind, flags, body).map(drop)
+}
+
+fn exchange(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut message = ((16 + body.len()) as u32).to_ne_bytes().to_vec();
     message.extend(kind.to_ne_bytes());
     message.extend((NLM_F_REQUEST_ACK | flags).to_ne_bytes());
@@ -125,14 +184,14 @@ fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     message.extend(body);
     let socket = netlink()?;
     rustix::net::send(&socket, &message, SendFlags::empty())?;
-    let mut reply = [0; 4096];
-    rustix::net::recv(&socket, &mut reply, RecvFlags::empty())?;
+    let mut reply = vec![0; 4096];
+    rustix::net::recv(&socket, reply.as_mut_slice(), RecvFlags::empty())?;
     if u16::from_ne_bytes([reply[4], reply[5]]) != NLMSG_ERROR {
-        return Ok(()); // What was asked for.
+        return Ok(reply); // What was asked for.
     }
     // struct nlmsgerr: the error follows the 16 bytes of the header.
     match i32::from_ne_bytes([reply[16], reply[17], reply[18], reply[19]]) {
-        0 => Ok(()),
+        0 => Ok(reply),
         error => Err(io::Error::from_raw_os_error(-error)),
     }
 }

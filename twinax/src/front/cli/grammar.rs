@@ -84,7 +84,7 @@ pub(super) enum Verb {
         /// Show ended containers too
         #[arg(short, long)]
         all: bool,
-        /// Print ids only, one a line
+        /// Print names only, one a line
         #[arg(short, long)]
         quiet: bool,
         /// Print JSON (shape: docs/json.md)
@@ -334,7 +334,7 @@ pub(super) struct ConnectArgs {
 
 #[derive(Args)]
 pub(super) struct RunArgs {
-    /// Run in the background and print the container's id
+    /// Run in the background and print the container's name
     #[arg(short, long)]
     pub detach: bool,
     /// Remove the container when it ends

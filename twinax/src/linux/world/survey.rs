@@ -12,7 +12,8 @@ use crate::{
     forwarder,
     linux::{
         link, listeners,
-        netns::{self, NetnsError, NetnsHandle},
+        netns::{NetnsError, NetnsHandle},
+        process::Task,
         survey, sysctl,
     },
 };
@@ -66,7 +67,7 @@ pub(super) fn answer(
 fn is_gone(container: &Container) -> bool {
     if let Some(run) = &container.run {
         return match run.status {
-            Status::Running { init: (pid, start), .. } => netns::start_time(pid) != Some(start),
+            Status::Running { init: (pid, start), .. } => !Task { pid, start }.alive(),
             Status::Exited { .. } => false,
         };
     }
