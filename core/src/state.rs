@@ -477,6 +477,32 @@ impl Network {
     }
 }
 
+/// Who keeps a container: processes of the host, with their start times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processes {
+    /// Its first process, which keeps its namespaces.
+    pub init: (u32, u64),
+    /// Keeps its log and records its end.
+    pub supervisor: (u32, u64),
+}
+
+impl Status {
+    /// Returns the processes of what is recorded as running.
+    pub fn processes(&self) -> Option<Processes> {
+        match *self {
+            Self::Running { init, supervisor } => Some(Processes { init, supervisor }),
+            Self::Exited { .. } => None,
+        }
+    }
+}
+
+impl Container {
+    /// Returns its processes, if Twinax runs it and it has not ended.
+    pub fn processes(&self) -> Option<Processes> {
+        self.run.as_ref()?.status.processes()
+    }
+}
+
 impl Sandbox {
     /// Whether the namespace is the container's alone, so that it goes with its process.
     pub fn is_own(&self) -> bool {

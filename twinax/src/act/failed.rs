@@ -8,9 +8,10 @@ use crate::{
     container::{StartError, exec::ExecError},
     front::{lab::LabError, report::Report},
     lab::LabConflict,
-    linux::{netns::NetnsError, world::LinuxError},
+    linux::netns::NetnsError,
     place::PlaceError,
     store::StoreError,
+    world::LinuxError,
 };
 
 /// Why a command did not do what was asked.

@@ -5,16 +5,20 @@ use std::process::ExitCode;
 use twinax_core::{
     engine::{self, World},
     name::ContainerName,
-    state::{Change, Container, Keys, Request, State, Status},
+    state::{Change, Container, Keys, Request, State},
 };
 
 use super::failed::Failed;
 use crate::{
     container::Task,
     forwarder,
-    linux::world::Linux,
+    linux::process::{init_of, supervisor_of},
     place::{self, Need, Place},
+    world::{Linux, LinuxError},
 };
+
+/// What the engine does to everything: [`engine::check`], [`engine::repair`].
+pub(super) type Whole = fn(&mut Linux) -> Result<engine::Done, engine::Failure<LinuxError>>;
 
 pub(super) struct Session {
     pub(super) world: Linux,
@@ -69,6 +73,12 @@ impl Session {
         Ok(engine::plan(&mut self.world, request)?)
     }
 
+    /// Does what `look` does, alone.
+    pub(super) fn whole(&mut self, look: Whole) -> Result<engine::Done, Failed> {
+        let _lock = self.place.store.lock()?;
+        Ok(look(&mut self.world)?)
+    }
+
     /// Everything that is stored.
     pub(super) fn state(&mut self) -> Result<State, Failed> {
         Ok(self.place.store.load(&Keys { all: true, ..Keys::default() })?)
@@ -107,22 +117,6 @@ impl Session {
     pub(super) fn done(&self) -> super::Done {
         self.leave()?;
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// The process of a container that Twinax runs, as far as it is recorded as running.
-pub(super) fn init_of(container: &Container) -> Option<Task> {
-    match container.run.as_ref()?.status {
-        Status::Running { init: (pid, start), .. } => Some(Task { pid, start }),
-        Status::Exited { .. } => None,
-    }
-}
-
-/// The process that keeps a container's log and records its end.
-pub(super) fn supervisor_of(container: &Container) -> Option<Task> {
-    match container.run.as_ref()?.status {
-        Status::Running { supervisor: (pid, start), .. } => Some(Task { pid, start }),
-        Status::Exited { .. } => None,
     }
 }
 

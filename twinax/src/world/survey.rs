@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use twinax_core::{
     decide::{Facts, Probe, ProbeAnswer, Questions},
-    state::{Container, PortKey, State, Status},
+    state::{Container, PortKey, State},
 };
 
 use super::{Linux, LinuxError};
@@ -13,7 +13,7 @@ use crate::{
     linux::{
         link, listeners,
         netns::{NetnsError, NetnsHandle},
-        process::Task,
+        process::init_of,
         survey, sysctl,
     },
 };
@@ -67,13 +67,10 @@ pub(super) fn answer(
 
 /// Whether a container's namespace has gone, or the process that Twinax runs in another's.
 fn is_gone(container: &Container) -> bool {
-    if let Some(run) = &container.run {
-        return match run.status {
-            Status::Running { init: (pid, start), .. } => !Task { pid, start }.alive(),
-            Status::Exited { .. } => false,
-        };
+    match &container.run {
+        Some(_) => init_of(container).is_some_and(|init| !init.alive()),
+        None => NetnsHandle::of(&container.sandbox).is_err(),
     }
-    NetnsHandle::of(&container.sandbox).is_err()
 }
 
 /// Asks for a range as it is; any port will do where the probe says so, but for those promised

@@ -19,18 +19,18 @@ use twinax_core::{
     state::{Host, Keys, Row, State, Way},
 };
 
-use super::{
-    apply::{ApplyError, LinkError, Links, is_link_op},
-    conntrack::Conntrack,
-    listeners::ListenersError,
-    netns::{NetnsError, NetnsHandle},
-    nft::{NftError, NftOp, NftSocket},
-    socket::BatchError,
-    sysctl::{self, SysctlError},
-};
 use crate::{
     container::{Task, mounts::RemountFailed},
     forwarder::{self, ForwarderError},
+    linux::{
+        apply::{ApplyError, LinkError, Links, is_link_op},
+        conntrack::Conntrack,
+        listeners::ListenersError,
+        netns::{NetnsError, NetnsHandle},
+        nft::{NftError, NftOp, NftSocket},
+        socket::BatchError,
+        sysctl::{self, SysctlError},
+    },
     store::{Store, StoreError},
 };
 
