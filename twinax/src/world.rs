@@ -117,8 +117,8 @@ impl Linux {
     ) -> Result<(), LinuxError> {
         for name in names {
             let Some(sandbox) = at.get(name) else { continue };
-            match NetnsHandle::of(sandbox) {
-                Ok(netns) => self.links()?.enter(name.clone(), netns)?,
+            match NetnsHandle::with_socket(sandbox) {
+                Ok((netns, socket)) => self.links()?.settle_in(name.clone(), netns, socket),
                 Err(NetnsError::Gone { .. }) => self.links()?.leave(name),
                 Err(other) => return Err(other.into()),
             }

@@ -52,9 +52,11 @@ pub(super) fn answer(
         }
     }
     for (name, sandbox) in &questions.rooms {
-        match NetnsHandle::of(sandbox).and_then(|netns| netns.route_socket()) {
-            Ok(mut socket) => {
+        match NetnsHandle::with_socket(sandbox) {
+            Ok((netns, mut socket)) => {
                 facts.rooms.insert(name.clone(), survey::room(&mut socket)?);
+                // What follows will work in there.
+                world.links()?.settle_in(name.clone(), netns, socket);
             }
             Err(NetnsError::Gone { .. }) => {} // Whoever goes in will say so.
             Err(other) => return Err(other.into()),
