@@ -375,6 +375,8 @@ fn read_port(options: &[u8]) -> PortFacts {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
+
     use super::*;
 
     #[test]
