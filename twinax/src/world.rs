@@ -219,8 +219,9 @@ impl Linux {
                 Ok(forwarder::start(self.store.run_dir())?)
             }
             Op::StopProcess { process: Process::Forwarder } => {
-                forwarder::stop(self.store.run_dir())?;
-                files::clear_forwards(&self.store)
+                // The file first: a forwarder that still runs is stopped by the next command.
+                files::clear_forwards(&self.store)?;
+                Ok(forwarder::stop(self.store.run_dir())?)
             }
             other => files::apply(&self.store, other, at),
         }
