@@ -37,6 +37,8 @@ pub enum Refusal {
     NoSuchContainer(ContainerName),
     #[error("container {0} exists already")]
     ContainerExists(ContainerName),
+    #[error("container {0} is being ended")]
+    ContainerEnding(ContainerName),
     #[error("container {0} has exited")]
     ContainerExited(ContainerName),
     #[error("container {0} is gone: its network namespace no longer exists")]
@@ -102,7 +104,9 @@ impl Refusal {
             Self::ContainerExists(name) => {
                 format!("remove it (twinax rm {name}) or choose another name")
             }
-            Self::ContainerExited(name) | Self::ContainerGone(name) => {
+            Self::ContainerEnding(name)
+            | Self::ContainerExited(name)
+            | Self::ContainerGone(name) => {
                 format!("remove it (twinax rm {name}) and run it again")
             }
             Self::NoSandbox { of, .. } => format!("ask for {of} instead"),
