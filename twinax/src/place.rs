@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use twinax_core::state::{Keys, State, Status};
+use twinax_core::state::{Keys, State};
 
 use crate::{
     holder::{self, HolderError, Standing},
@@ -93,7 +93,7 @@ impl Place {
 fn in_use(store: &Store) -> Result<bool, StoreError> {
     let state = store.load(&Keys { all: true, ..Keys::default() })?;
     Ok(state.containers.all().values().any(|container| match &container.run {
-        Some(run) => matches!(run.status, Status::Running { .. }),
+        Some(run) => run.init().is_some(),
         None => true,
     }))
 }
@@ -136,10 +136,8 @@ fn supervisors(run: &Path) -> Vec<Task> {
     let store = Store::peek(run.to_owned(), PathBuf::new());
     let state: State = store.load(&Keys { all: true, ..Keys::default() }).unwrap_or_default();
     let tasks = state.containers.all().values().filter_map(|container| {
-        match container.run.as_ref()?.status {
-            Status::Running { supervisor: (pid, start), .. } => Some(Task { pid, start }),
-            Status::Exited { .. } => None,
-        }
+        let (pid, start) = container.run.as_ref()?.supervisor()?;
+        Some(Task { pid, start })
     });
     tasks.collect()
 }

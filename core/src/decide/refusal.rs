@@ -56,6 +56,10 @@ pub enum Refusal {
     AddressOutside { network: NetworkName, addr: IpAddr, subnets: String },
     #[error("{addr} cannot be given out on network {network}: it is {what}")]
     AddressTaken { network: NetworkName, addr: IpAddr, what: String },
+    #[error(
+        "{addr} cannot be given out on network {network}: it is held until link {link}, cut before, is gone"
+    )]
+    AddressHeld { network: NetworkName, addr: IpAddr, link: IfName },
     #[error("no {family} address is left on network {network}, which has {subnets}")]
     NoAddressLeft { network: NetworkName, family: Family, subnets: String },
     #[error("network {0} is full: a bridge has 1,023 ports")]
@@ -89,6 +93,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether it may be due to cables cut a moment ago, whose links the kernel has yet to take
+    /// away.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::AddressHeld { .. } | Self::NoAddressLeft { .. } | Self::BridgeFull(_))
+    }
+
     /// What the one who asked can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -113,7 +123,9 @@ impl Refusal {
             Self::AttachedDifferently { container, network, .. } => {
                 format!("disconnect it first: twinax network disconnect {network} {container}")
             }
-            Self::AddressTaken { .. } => "choose another address, or none".to_owned(),
+            Self::AddressTaken { .. } | Self::AddressHeld { .. } => {
+                "choose another address, or none".to_owned()
+            }
             Self::NoAddressLeft { .. } | Self::BridgeFull(_) => {
                 "attach to another network, or make one with a larger subnet".to_owned()
             }

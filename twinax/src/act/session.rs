@@ -1,20 +1,29 @@
 //! One command's hold on the engine: the lock, the requests, and what is left when it ends.
 
-use std::process::ExitCode;
-
-use twinax_core::{
-    engine::{self, World},
-    name::ContainerName,
-    state::{Change, Container, Keys, Request, State, Status},
+use std::{
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
 };
 
-use super::failed::Failed;
+use twinax_core::{
+    engine::{self, Failure, World},
+    name::ContainerName,
+    state::{Change, Container, Keys, Request, State},
+};
+
+use rustix::process::Signal;
+
+use super::{container::TEARDOWN, failed::Failed};
 use crate::{
     container::Task,
     forwarder,
     linux::world::Linux,
     place::{self, Need, Place},
 };
+
+/// How long to wait for the kernel to take cables away; a network namespace takes some 30 ms.
+const GHOSTS_GO: Duration = Duration::from_secs(1);
 
 pub(super) struct Session {
     pub(super) world: Linux,
@@ -58,10 +67,23 @@ impl Session {
         self.place.live
     }
 
-    /// Carries out `request`, alone.
+    /// Carries out `request`, alone. The kernel takes a moment for the cables of a container that
+    /// was ended just now; what they hold is waited for.
     pub(super) fn carry(&mut self, request: &Request) -> Result<engine::Done, Failed> {
-        let _lock = self.place.store.lock()?;
-        Ok(engine::run(&mut self.world, request)?)
+        let until = Instant::now() + GHOSTS_GO;
+        loop {
+            let lock = self.place.store.lock()?;
+            let failure = match engine::run(&mut self.world, request) {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            drop(lock);
+            let may_pass = matches!(&failure, Failure::Refused(refusal) if refusal.may_pass());
+            if !may_pass || Instant::now() > until || self.world.host()?.ghosts.is_empty() {
+                return Err(failure.into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(super) fn plan(&mut self, request: &Request) -> Result<engine::Done, Failed> {
@@ -81,8 +103,16 @@ impl Session {
         state.containers.remove(name).ok_or_else(|| Failed::no_container(name))
     }
 
-    /// Records the end of containers whose processes are gone without a word.
-    fn bury(&mut self) -> Result<(), Failed> {
+    /// Ends the containers that a command was about to end when it died, and records the end of
+    /// those whose processes are gone without a word.
+    pub(super) fn bury(&mut self) -> Result<(), Failed> {
+        for container in self.state()?.containers.all().values() {
+            let Some(init) = init_of(container).filter(|_| container.ending()) else { continue };
+            // If it cannot be ended, what is shown is still true.
+            if init.signal(Signal::KILL).is_ok() && init.wait_gone(TEARDOWN).is_ok() {
+                let _ = supervisor_of(container).map(|task| task.wait_gone(TEARDOWN));
+            }
+        }
         let dead: Request = self
             .state()?
             .containers
@@ -110,23 +140,19 @@ impl Session {
     }
 }
 
-/// The process of a container that Twinax runs, as far as it is recorded as running.
+/// The first process of a container that Twinax runs, until its end is on record.
 pub(super) fn init_of(container: &Container) -> Option<Task> {
-    match container.run.as_ref()?.status {
-        Status::Running { init: (pid, start), .. } => Some(Task { pid, start }),
-        Status::Exited { .. } => None,
-    }
+    let (pid, start) = container.run.as_ref()?.init()?;
+    Some(Task { pid, start })
 }
 
-/// The process that keeps a container's log and records its end.
+/// The process that keeps a container's log and records its end, until then.
 pub(super) fn supervisor_of(container: &Container) -> Option<Task> {
-    match container.run.as_ref()?.status {
-        Status::Running { supervisor: (pid, start), .. } => Some(Task { pid, start }),
-        Status::Exited { .. } => None,
-    }
+    let (pid, start) = container.run.as_ref()?.supervisor()?;
+    Some(Task { pid, start })
 }
 
-/// Recorded as running, and neither its first process nor its supervisor is left.
+/// Not recorded as ended, and neither its first process nor its supervisor is left.
 fn is_dead(container: &Container) -> bool {
     let gone = |task: Option<Task>| task.is_some_and(|task| !task.alive());
     gone(init_of(container)) && gone(supervisor_of(container))

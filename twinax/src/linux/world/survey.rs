@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use twinax_core::{
     decide::{Facts, Probe, ProbeAnswer, Questions},
-    state::{Container, PortKey, State, Status},
+    state::{Container, PortKey, State},
 };
 
 use super::{Linux, LinuxError};
@@ -66,10 +66,7 @@ pub(super) fn answer(
 /// Whether a container's namespace has gone, or the process that Twinax runs in another's.
 fn is_gone(container: &Container) -> bool {
     if let Some(run) = &container.run {
-        return match run.status {
-            Status::Running { init: (pid, start), .. } => !Task { pid, start }.alive(),
-            Status::Exited { .. } => false,
-        };
+        return run.init().is_some_and(|(pid, start)| !Task { pid, start }.alive());
     }
     NetnsHandle::of(&container.sandbox).is_err()
 }
