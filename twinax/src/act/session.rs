@@ -7,7 +7,9 @@ use std::{
 };
 
 use twinax_core::{
-    engine::{self, Failure, World},
+    diff::Plan,
+    engine::{self, Failure, Sandboxes, World},
+    model::{LinkId, Op},
     name::ContainerName,
     state::{Change, Container, Keys, Request, State},
 };
@@ -22,8 +24,8 @@ use crate::{
     place::{self, Need, Place},
 };
 
-/// How long to wait for the kernel to take cables away; a network namespace takes some 30 ms.
-const GHOSTS_GO: Duration = Duration::from_secs(1);
+/// How long to wait for the kernel to take cables away; for one namespace it needs some 30 ms.
+const GHOSTS_GO: Duration = Duration::from_millis(200);
 
 pub(super) struct Session {
     pub(super) world: Linux,
@@ -67,23 +69,33 @@ impl Session {
         self.place.live
     }
 
-    /// Carries out `request`, alone. The kernel takes a moment for the cables of a container that
-    /// was ended just now; what they hold is waited for.
+    /// Carries out `request`, alone.
+    ///
+    /// The kernel takes a moment for the cables of containers ended just now. If they may be in
+    /// the way they are waited for, and deleted where somebody holds their namespace.
     pub(super) fn carry(&mut self, request: &Request) -> Result<engine::Done, Failed> {
         let until = Instant::now() + GHOSTS_GO;
         loop {
+            let last = Instant::now() > until;
             let lock = self.place.store.lock()?;
-            let failure = match engine::run(&mut self.world, request) {
-                Ok(done) => return Ok(done),
-                Err(failure) => failure,
-            };
-            drop(lock);
-            let may_pass = matches!(&failure, Failure::Refused(refusal) if refusal.may_pass());
-            if !may_pass || Instant::now() > until || self.world.host()?.ghosts.is_empty() {
-                return Err(failure.into());
+            if last {
+                self.delete_ghosts()?;
             }
+            match engine::run(&mut self.world, request) {
+                Err(Failure::Refused(refusal))
+                    if refusal.may_pass() && !last && !self.world.host()?.ghosts.is_empty() => {}
+                outcome => return Ok(outcome?),
+            }
+            drop(lock);
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Deletes the links of cables that were cut.
+    fn delete_ghosts(&mut self) -> Result<(), Failed> {
+        let links = self.world.host()?.ghosts.into_keys().map(LinkId::host);
+        let plan = Plan(links.map(|link| Op::DelLink { link }).collect());
+        Ok(self.world.apply(&plan, &Sandboxes::new())?)
     }
 
     pub(super) fn plan(&mut self, request: &Request) -> Result<engine::Done, Failed> {
