@@ -173,6 +173,10 @@ impl Decision<'_> {
             Change::RemoveNetwork { name } => self.remove_network(name),
             Change::PutContainer { name, container } => self.put_container(name, container),
             Change::RemoveContainer { name } => self.remove_container(name),
+            Change::End { name } => {
+                self.end(name);
+                Ok(())
+            }
             Change::Exited { name, code } => {
                 self.exited(name, *code);
                 Ok(())

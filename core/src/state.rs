@@ -309,6 +309,9 @@ pub struct Lab {
 pub enum Status {
     /// `init` and `supervisor` are processes of the host, with their start times.
     Running { init: (u32, u64), supervisor: (u32, u64) },
+    /// As `Running`, but promised to be ended: it has neither endpoints nor ports any more, and
+    /// whoever finds it so may end it.
+    Ending { init: (u32, u64), supervisor: (u32, u64) },
     /// An exit code; 128 + n where signal n ended it; `None` where nobody saw it end.
     Exited { code: Option<i32>, at: u64 },
 }
@@ -377,6 +380,12 @@ pub enum Change {
     },
     /// Detaches it everywhere and forgets it.
     RemoveContainer {
+        name: ContainerName,
+    },
+    /// Its process is about to be ended by the one who asks: detaches it everywhere while its
+    /// namespace still lives, which spares everybody the wait for the kernel that takes it away.
+    /// Nothing happens where it has ended, or is not known any more.
+    End {
         name: ContainerName,
     },
     /// Its process has ended: detaches it everywhere and keeps the record.
@@ -477,11 +486,28 @@ impl Network {
     }
 }
 
+impl Container {
+    /// Whether Twinax ran it and it has ended.
+    pub fn exited(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| matches!(run.status, Status::Exited { .. }))
+    }
+
+    /// Whether Twinax ran it and it is about to be ended.
+    pub fn ending(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| matches!(run.status, Status::Ending { .. }))
+    }
+
+    /// Whether it can be given nothing more, as its end is promised or past.
+    pub fn is_over(&self) -> bool {
+        self.exited() || self.ending()
+    }
+}
+
 impl Run {
     /// Its first process, with its start time, until it has ended.
     pub fn init(&self) -> Option<(u32, u64)> {
         match self.status {
-            Status::Running { init, .. } => Some(init),
+            Status::Running { init, .. } | Status::Ending { init, .. } => Some(init),
             Status::Exited { .. } => None,
         }
     }
@@ -489,7 +515,9 @@ impl Run {
     /// The process that keeps its log and records its end, with its start time, until then.
     pub fn supervisor(&self) -> Option<(u32, u64)> {
         match self.status {
-            Status::Running { supervisor, .. } => Some(supervisor),
+            Status::Running { supervisor, .. } | Status::Ending { supervisor, .. } => {
+                Some(supervisor)
+            }
             Status::Exited { .. } => None,
         }
     }

@@ -88,6 +88,7 @@ fn parse_change(words: &[&str]) -> Change {
             container: parse_container(words[1], &words[2..]),
         },
         "rm" => Change::RemoveContainer { name: name(1) },
+        "end" => Change::End { name: name(1) },
         "exit" => Change::Exited { name: name(1), code: words[2].parse().ok() },
         "attach" => Change::Attach { container: name(1), spec: parse_attach(&words[2..]) },
         "detach" => Change::Detach { container: name(1), network: network(2) },
@@ -216,6 +217,9 @@ fn shown(state: &State) -> String {
         }
         if let Some(Run { status: Status::Exited { code, .. }, .. }) = &container.run {
             let _ = write!(text, " exited {code:?}");
+        }
+        if container.ending() {
+            text.push_str(" ending");
         }
         text.push('\n');
         for e in &container.endpoints {
@@ -770,6 +774,56 @@ fn the_dead_are_buried() {
 }
 
 #[test]
+fn what_is_to_be_ended_lets_go_of_all_but_its_name() {
+    let mut bench = Bench::new();
+    check_on(
+        &mut bench,
+        "network web subnet=10.1.0.0/24
+         put c1 ; attach c1 web ; publish c1 80:80
+         put c2 --rm ; attach c2 web
+         end c1 ; end c2
+         end nobody
+         put c1
+         attach c1 web
+         publish c1 80
+         put c3 ; attach c3 web ip=10.1.0.2
+         put c3 ; attach c3 web ; publish c3 80:80
+         rm c3 ; rm-network web",
+        expect![[r#"
+            refused: container c1 exists already
+            refused: container c1 is being ended
+            refused: container c1 is being ended
+            container c1 ending
+            container c2 ending
+        "#]],
+    );
+    check_on(
+        &mut bench,
+        "exit c1 137\nexit c2 137\nend c1",
+        expect![[r#"
+        container c1 exited Some(137)
+    "#]],
+    );
+    check_on(
+        &mut bench,
+        "put c4\nend c4",
+        expect![[r#"
+        container c1 exited Some(137)
+        container c4 ending
+    "#]],
+    );
+    bench.world.dead = ["c4".parse().expect("a name")].into();
+    assert_eq!(bench.ask(&Request::new()).map(|reply| reply.reaped.len()), Ok(1));
+    check_on(
+        &mut bench,
+        "rm c1",
+        expect![[r#"
+        container c4 exited None
+    "#]],
+    );
+}
+
+#[test]
 fn a_network_in_use_stays() {
     check(
         "network web
@@ -871,6 +925,7 @@ fn line() -> impl Strategy<Value = String> {
         3 => (container(), ports).prop_map(|(c, ports)| format!("publish {c} {ports}")),
         1 => container().prop_map(|c| format!("unpublish {c} 80")),
         1 => container().prop_map(|c| format!("exit {c} 0")),
+        1 => container().prop_map(|c| format!("end {c}")),
         1 => container().prop_map(|c| format!("rm {c}")),
         1 => container().prop_map(|c| format!("put {c} --rm")),
         1 => container().prop_map(|c| format!("die {c}")),

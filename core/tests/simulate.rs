@@ -77,7 +77,7 @@ impl Chance {
 
     fn request(&mut self) -> Request {
         let (container, network) = (self.container(), self.network());
-        match self.below(10) {
+        match self.below(11) {
             0 | 1 => vec![Change::CreateNetwork { name: network, spec: self.spec() }],
             2 => vec![Change::RemoveNetwork { name: network }],
             3 | 4 => {
@@ -95,6 +95,7 @@ impl Chance {
             6 => vec![Change::Detach { container, network }],
             7 => vec![Change::Publish { container, ports: self.ports() }],
             8 => vec![Change::Exited { name: container, code: Some(0) }],
+            9 => vec![Change::End { name: container }],
             _ => vec![Change::RemoveContainer { name: container }],
         }
     }

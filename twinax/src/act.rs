@@ -57,7 +57,7 @@ fn dispatch(command: Command) -> Done {
         Command::List { all, quiet, json } => container::list(all, quiet, json),
         Command::Logs(logs) => container::logs(&logs),
         Command::Stop { names, wait_s } => container::stop(&names, wait_s),
-        Command::Remove { names, force } => container::remove(names, force),
+        Command::Remove { names, force } => container::remove(&names, force),
         Command::Port { name, json } => container::port(&name, json),
         Command::Publish { name, ports } => container::publish(name, ports),
         Command::Unpublish { name, ports } => container::unpublish(name, ports),

@@ -30,7 +30,6 @@ pub mod exec;
 mod init;
 pub mod logs;
 pub mod mounts;
-pub mod process;
 mod supervisor;
 
 use std::{

@@ -188,7 +188,13 @@ impl Decision<'_> {
         if free || self.inherit(name, addr) {
             return Ok(addr);
         }
-        Err(taken(self.holder(name, subnet, addr)))
+        let here = |addrs: &Vec<(NetworkName, IpAddr)>| addrs.contains(&(name.clone(), addr));
+        Err(match self.state.host.ghosts.iter().find(|(_, addrs)| here(addrs)) {
+            Some((link, _)) => {
+                Refusal::AddressHeld { network: name.clone(), addr, link: link.clone() }
+            }
+            None => taken(self.holder(name, subnet, addr)),
+        })
     }
 
     /// Takes the address over from a cable that this very request cuts: the plan cuts before it
@@ -218,12 +224,8 @@ impl Decision<'_> {
         }
         let has = |e: &Endpoint| e.network == *network && e.addrs.contains(&addr);
         let mut loaded = self.state.containers.loaded().iter();
-        if let Some((holder, _)) = loaded.find(|(_, c)| c.endpoints.iter().any(has)) {
-            return format!("the address of container {holder}");
-        }
-        let here = |addrs: &Vec<(NetworkName, IpAddr)>| addrs.contains(&(network.clone(), addr));
-        match self.state.host.ghosts.iter().find(|(_, addrs)| here(addrs)) {
-            Some((link, _)) => format!("held until link {link}, cut before, is gone"),
+        match loaded.find(|(_, c)| c.endpoints.iter().any(has)) {
+            Some((holder, _)) => format!("the address of container {holder}"),
             None => "another container's".to_owned(),
         }
     }

@@ -58,7 +58,7 @@ impl Decision<'_> {
         else {
             return Ok(());
         };
-        let lives = || self.state.containers.get(name).is_some_and(|c| !c.exited());
+        let lives = || self.state.containers.get(name).is_some_and(|c| !c.is_over());
         match self.reply.reaped.contains(name) && !lives() {
             true => Err(Refusal::ContainerGone(name.clone())),
             false => Ok(()),
@@ -72,8 +72,9 @@ impl Decision<'_> {
     ) -> Result<(), Refusal> {
         if let Some(present) = self.state.containers.get(name).filter(|c| !c.exited()) {
             let foreign = present.run.is_none() && container.run.is_none();
-            let same =
-                present.sandbox == container.sandbox && (foreign || present.id == container.id);
+            let same = present.sandbox == container.sandbox
+                && (foreign || present.id == container.id)
+                && !present.ending();
             return match same {
                 true => Ok(()),
                 false => Err(Refusal::ContainerExists(name.clone())),
@@ -98,6 +99,16 @@ impl Decision<'_> {
             None => return Err(Refusal::NoSuchContainer(name.clone())),
         }
         Ok(())
+    }
+
+    /// Takes everything from a container whose process is about to be ended; the record says so.
+    pub(super) fn end(&mut self, name: &ContainerName) {
+        let container = self.state.containers.get_mut(name);
+        let Some(run) = container.and_then(|container| container.run.as_mut()) else { return };
+        if let Status::Running { init, supervisor } = run.status {
+            run.status = Status::Ending { init, supervisor };
+            self.strip(name);
+        }
     }
 
     /// Takes everything from a container whose process has ended, and the record too if asked
@@ -178,10 +189,13 @@ impl Decision<'_> {
         }
     }
 
-    /// The container of this name, if it has not exited.
+    /// The container of this name, if it has not exited and is not about to.
     pub(super) fn living(&self, name: &ContainerName) -> Result<&Container, Refusal> {
         let container = self.state.containers.get(name);
         let container = container.ok_or_else(|| Refusal::NoSuchContainer(name.clone()))?;
+        if container.ending() {
+            return Err(Refusal::ContainerEnding(name.clone()));
+        }
         match container.exited() {
             true => Err(Refusal::ContainerExited(name.clone())),
             false => Ok(container),
@@ -209,5 +223,5 @@ fn view(container: &Container) -> Option<HostsView> {
     let named = container.endpoints.iter().map(|endpoint| &endpoint.network);
     let named = named.filter(|name| name.as_str() != DEFAULT_NETWORK).cloned();
     let view = HostsView(named.collect());
-    (container.run.is_some() && !container.exited() && !view.0.is_empty()).then_some(view)
+    (container.run.is_some() && !container.is_over() && !view.0.is_empty()).then_some(view)
 }

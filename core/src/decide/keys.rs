@@ -7,8 +7,7 @@ use crate::{
     model::HostsView,
     name::{ContainerName, NetworkName},
     state::{
-        Change, Container, DEFAULT_NETWORK, Host, Keys, PortKey, PublishSpec, Request, State,
-        Status, Way,
+        Change, Container, DEFAULT_NETWORK, Host, Keys, PortKey, PublishSpec, Request, State, Way,
     },
 };
 
@@ -30,7 +29,9 @@ pub fn keys(request: &Request, _host: &Host) -> Keys {
                     keys.containers.insert(other.clone());
                 }
             }
-            Change::RemoveContainer { name } | Change::Exited { name, .. } => {
+            Change::RemoveContainer { name }
+            | Change::End { name }
+            | Change::Exited { name, .. } => {
                 keys.containers.insert(name.clone());
             }
             Change::Attach { container, spec } => {
@@ -115,6 +116,7 @@ fn new_views(state: &State, request: &Request) -> Vec<HostsView> {
             Change::CreateNetwork { .. } | Change::RemoveNetwork { .. } => continue,
             Change::PutContainer { name, .. }
             | Change::RemoveContainer { name }
+            | Change::End { name }
             | Change::Exited { name, .. } => name,
             Change::Attach { container, .. }
             | Change::Detach { container, .. }
@@ -126,7 +128,9 @@ fn new_views(state: &State, request: &Request) -> Vec<HostsView> {
             Change::PutContainer { container, .. } if !future.lives => {
                 *future = Future::of(Some(container));
             }
-            Change::RemoveContainer { .. } | Change::Exited { .. } => *future = Future::of(None),
+            Change::RemoveContainer { .. } | Change::End { .. } | Change::Exited { .. } => {
+                *future = Future::of(None);
+            }
             Change::Attach { spec, .. } if spec.network.as_str() != DEFAULT_NETWORK => {
                 future.networks.insert(spec.network.clone());
             }
@@ -142,7 +146,7 @@ fn new_views(state: &State, request: &Request) -> Vec<HostsView> {
 
 /// Where a container will be after the changes read so far.
 struct Future {
-    /// There is such a container, and it has not exited.
+    /// There is such a container, and its end is neither past nor promised.
     lives: bool,
     /// Twinax runs it, so it reads a hosts file.
     run: bool,
@@ -151,7 +155,7 @@ struct Future {
 
 impl Future {
     fn of(container: Option<&Container>) -> Self {
-        let Some(container) = container.filter(|container| !container.exited()) else {
+        let Some(container) = container.filter(|container| !container.is_over()) else {
             return Self { lives: false, run: false, networks: BTreeSet::new() };
         };
         let networks = container.endpoints.iter().map(|e| e.network.clone());
@@ -164,12 +168,5 @@ impl Future {
 
     fn view(self) -> Option<HostsView> {
         (self.run && !self.networks.is_empty()).then_some(HostsView(self.networks))
-    }
-}
-
-impl Container {
-    /// Whether Twinax ran it and it has ended.
-    pub(super) fn exited(&self) -> bool {
-        self.run.as_ref().is_some_and(|run| matches!(run.status, Status::Exited { .. }))
     }
 }

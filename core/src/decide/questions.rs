@@ -45,6 +45,7 @@ pub fn questions(state: &State, request: &Request) -> Questions {
             }
             Change::RemoveNetwork { .. }
             | Change::RemoveContainer { .. }
+            | Change::End { .. }
             | Change::Exited { .. } => {}
             Change::PutContainer { name, container } => {
                 ask_after(state, name, &mut questions);

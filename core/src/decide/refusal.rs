@@ -37,6 +37,8 @@ pub enum Refusal {
     NoSuchContainer(ContainerName),
     #[error("container {0} exists already")]
     ContainerExists(ContainerName),
+    #[error("container {0} is being ended")]
+    ContainerEnding(ContainerName),
     #[error("container {0} has exited")]
     ContainerExited(ContainerName),
     #[error("container {0} is gone: its network namespace no longer exists")]
@@ -54,6 +56,10 @@ pub enum Refusal {
     AddressOutside { network: NetworkName, addr: IpAddr, subnets: String },
     #[error("{addr} cannot be given out on network {network}: it is {what}")]
     AddressTaken { network: NetworkName, addr: IpAddr, what: String },
+    #[error(
+        "{addr} cannot be given out on network {network}: it is held until link {link}, cut before, is gone"
+    )]
+    AddressHeld { network: NetworkName, addr: IpAddr, link: IfName },
     #[error("no {family} address is left on network {network}, which has {subnets}")]
     NoAddressLeft { network: NetworkName, family: Family, subnets: String },
     #[error("network {0} is full: a bridge has 1,023 ports")]
@@ -87,6 +93,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether it may be due to cables cut a moment ago, whose links the kernel has yet to take
+    /// away.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::AddressHeld { .. } | Self::NoAddressLeft { .. } | Self::BridgeFull(_))
+    }
+
     /// What the one who asked can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -102,14 +114,18 @@ impl Refusal {
             Self::ContainerExists(name) => {
                 format!("remove it (twinax rm {name}) or choose another name")
             }
-            Self::ContainerExited(name) | Self::ContainerGone(name) => {
+            Self::ContainerEnding(name)
+            | Self::ContainerExited(name)
+            | Self::ContainerGone(name) => {
                 format!("remove it (twinax rm {name}) and run it again")
             }
             Self::NoSandbox { of, .. } => format!("ask for {of} instead"),
             Self::AttachedDifferently { container, network, .. } => {
                 format!("disconnect it first: twinax network disconnect {network} {container}")
             }
-            Self::AddressTaken { .. } => "choose another address, or none".to_owned(),
+            Self::AddressTaken { .. } | Self::AddressHeld { .. } => {
+                "choose another address, or none".to_owned()
+            }
             Self::NoAddressLeft { .. } | Self::BridgeFull(_) => {
                 "attach to another network, or make one with a larger subnet".to_owned()
             }

@@ -112,9 +112,18 @@ impl Engine {
         .map(drop)
     }
 
-    /// Records that a container that Twinax runs has ended: all that its supervisor would do.
-    pub fn exited(&mut self, name: ContainerName) -> Result<(), String> {
-        self.carry(&vec![Change::Exited { name, code: Some(0) }]).map(drop)
+    /// Detaches a container that Twinax runs, and that is to be killed then.
+    pub fn end(&mut self, name: ContainerName) -> Result<(), String> {
+        self.carry(&vec![Change::End { name }]).map(drop)
+    }
+
+    /// Detaches one so too, and returns where the time went that it took.
+    pub fn profile_end(&mut self, name: ContainerName) -> Result<Spent, String> {
+        let _lock = self.store.lock().map_err(told)?;
+        let mut world = Timed::new(&mut self.world);
+        let request = vec![Change::End { name }];
+        engine::run(&mut world, &request).map_err(|failure| format!("{failure:?}"))?;
+        Ok(world.spent())
     }
 
     /// Returns the supervisor and the first process of a container that Twinax runs.

@@ -66,6 +66,7 @@ struct Rows {
     took: Vec<(&'static str, Vec<Duration>)>,
     steps: Vec<Profile>,
     asked: Vec<Profile>,
+    ended: Vec<Profile>,
     missing: Vec<(&'static str, String)>,
 }
 
@@ -93,7 +94,9 @@ impl Rows {
         if let Some(first) = host.first {
             println!("{}", sample_line("b1", 0, &[first]));
         }
-        for (what, steps) in [("floor", &self.steps), ("engine", &self.asked)] {
+        let profiles =
+            [("floor", &self.steps), ("engine", &self.asked), ("engine's removal", &self.ended)];
+        for (what, steps) in profiles {
             let names = steps.first().into_iter().flatten().map(|(name, _)| *name);
             let medians = names.enumerate().map(|(step, name)| {
                 let mut took: Vec<_> = steps.iter().map(|steps| steps[step].1).collect();
@@ -323,28 +326,40 @@ impl Host {
         Ok(())
     }
 
-    /// Ends containers that Twinax runs, whose namespace goes with them. Their supervisor, which
-    /// would carry out the same request, is ended first.
+    /// Takes away containers that Twinax runs, whose namespace goes with them: in this process,
+    /// up to where their end no longer matters to anybody else, and by command.
     fn removals(&mut self, count: usize, rows: &mut Rows) -> io::Result<()> {
         for number in 0..count {
-            let Ok(engine) = &mut self.engine else { return Ok(()) };
             let before = links();
-            let name = format!("removed{number}");
-            let publish = format!("{}:80", ENGINE_PORTS + 2002);
-            let args = ["run", "-d", "--name", &name, "-p", &publish, "--", "/bin/sleep", "600"];
-            peers::run(Command::new(sandbox::TWINAX).args(args), b"")?;
-            let name: ContainerName = name.parse().map_err(io::Error::other)?;
+            let name = sleeper(&format!("ended{number}"))?;
+            let Ok(engine) = &mut self.engine else { return Ok(()) };
             let processes = engine.processes(&name).map_err(io::Error::other)?;
-            // Else the kernel, which takes the namespace away, is waited for as well.
-            let held = fs::File::open(format!("/proc/{}/ns/net", processes[1]))?;
+            if number % 2 == 0 {
+                let started = Instant::now();
+                engine.end(name.clone()).map_err(io::Error::other)?;
+                rows.add("b-", started.elapsed());
+            } else {
+                let started = Instant::now();
+                let spent = engine.profile_end(name.clone()).map_err(io::Error::other)?;
+                let took = started.elapsed();
+                rows.add("b-", took);
+                let asked: Duration = spent.iter().sum();
+                let mut profile: Profile = ASKED.into_iter().zip(spent).collect();
+                profile.push(("thinking", took.saturating_sub(asked)));
+                rows.ended.push(profile);
+            }
+            // The supervisor first, which would be at the store when we are.
             for pid in processes {
                 engine::end(pid).map_err(io::Error::other)?;
             }
-            let started = Instant::now();
-            engine.exited(name.clone()).map_err(io::Error::other)?;
-            rows.add("b-", started.elapsed());
-            drop(held);
             engine.remove(name).map_err(io::Error::other)?;
+            self.settle(before);
+
+            let before = links();
+            let name = sleeper(&format!("removed{number}"))?;
+            let started = Instant::now();
+            peers::run(Command::new(sandbox::TWINAX).args(["rm", "-f", name.as_str()]), b"")?;
+            rows.add("c-", started.elapsed());
             self.settle(before);
         }
         Ok(())
@@ -364,6 +379,14 @@ impl Host {
         // The rest of a namespace goes after its links, and holds the same lock.
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Runs a container that waits to be taken away.
+fn sleeper(name: &str) -> io::Result<ContainerName> {
+    let publish = format!("{}:80", ENGINE_PORTS + 2002);
+    let args = ["run", "-d", "--name", name, "-p", &publish, "--", "/bin/sleep", "600"];
+    peers::run(Command::new(sandbox::TWINAX).args(args), b"")?;
+    name.parse().map_err(io::Error::other)
 }
 
 /// How many links the host has; `None` where the kernel does not show them. (A port leaves its

@@ -19,7 +19,7 @@ pub struct Figures {
 }
 
 /// The rows in the order of the table, each with what it is.
-pub const ROWS: [(&str, &str); 15] = [
+pub const ROWS: [(&str, &str); 16] = [
     ("a", "floor"),
     ("b", "engine, in-process"),
     ("c", "twinax network connect"),
@@ -29,6 +29,7 @@ pub const ROWS: [(&str, &str); 15] = [
     ("g", "docker network connect"),
     ("a-", "floor: take away, namespace goes"),
     ("b-", "engine: remove, namespace goes"),
+    ("c-", "twinax rm -f, from start to end"),
     ("b=", "engine: detach, namespace stays"),
     ("v", "process start (twinax --version)"),
     ("t", "process start (/bin/true)"),

@@ -7,13 +7,13 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
-    thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use twinax_core::{
     name::ContainerName,
-    state::{Change, Container, Keys, PublishSpec, Way},
+    state::{Change, Container, Keys, PublishSpec, Request, Way},
 };
 
 use super::{
@@ -179,7 +179,7 @@ pub(super) fn exec(exec: cli::Exec) -> Done {
         },
         None => {
             let container = session.look_up(&exec.name)?;
-            let init = init_of(&container).filter(Task::alive);
+            let init = init_of(&container).filter(|init| !container.ending() && init.alive());
             Target::Container(init.ok_or_else(|| {
                 Failed::told(format!("container {} does not run", exec.name))
                     .hint("twinax ps -a shows how it ended")
@@ -247,72 +247,124 @@ pub(super) fn logs(asked: &cli::Logs) -> Done {
 
 pub(super) fn stop(names: &[ContainerName], wait_s: u32) -> Done {
     let mut session = session()?;
-    let rows = names.iter().map(|name| session.look_up(name)).collect::<Result<Vec<_>, _>>()?;
-    let rows: Vec<_> = names.iter().zip(&rows).collect();
-    stop_processes(&rows, Duration::from_secs(wait_s.into()))?;
-    for (name, container) in rows {
-        end(&mut session, name, container, Duration::ZERO)?;
-        println!("{name}");
-    }
+    let rows = look_up(&mut session, names)?;
+    end(&mut session, &rows, Duration::from_secs(wait_s.into()))?;
+    names.iter().for_each(|name| println!("{name}"));
     session.done()
 }
 
-/// Ends the processes of several containers at once, so that their graces do not add up.
-fn stop_processes(rows: &[(&ContainerName, &Container)], grace: Duration) -> Result<(), Failed> {
-    thread::scope(|scope| {
-        let running = rows.iter().filter_map(|(name, container)| Some((name, init_of(container)?)));
-        let stops = running.map(|(name, init)| {
-            (name, scope.spawn(move || process::process::stop(&init, grace).map(drop)))
-        });
-        // All are under way before the first is waited for.
-        for (name, stop) in stops.collect::<Vec<_>>() {
-            let stopped = stop.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")));
-            stopped.map_err(|cause| Failed::told(format!("cannot stop {name}: {cause}")))?;
-        }
-        Ok(())
-    })
+fn look_up(
+    session: &mut Session,
+    names: &[ContainerName],
+) -> Result<BTreeMap<ContainerName, Container>, Failed> {
+    names.iter().map(|name| Ok((name.clone(), session.look_up(name)?))).collect()
 }
 
-/// Ends a container's processes, all of them, and sees that its end is on record.
+/// How long the processes of a killed container, and then its supervisor, may take to end.
+pub(super) const TEARDOWN: Duration = Duration::from_secs(30);
+
+/// Ends the processes of containers, all of them, and sees that their end is on record.
+///
+/// Within `grace` they may end by themselves, and keep their network for that; all at once, so
+/// that graces do not add up. Those that are to be killed lose it first: once they are dead the
+/// kernel takes their namespaces away, and keeps everybody waiting who has links to change.
 pub(super) fn end(
     session: &mut Session,
-    name: &ContainerName,
-    container: &Container,
+    rows: &BTreeMap<ContainerName, Container>,
     grace: Duration,
 ) -> Result<(), Failed> {
-    let (Some(init), Some(supervisor)) = (init_of(container), supervisor_of(container)) else {
-        return Ok(());
-    };
-    let failed = |cause: io::Error| Failed::told(format!("cannot stop {name}: {cause}"));
-    process::process::stop(&init, grace).map_err(failed)?;
-    // The supervisor records the end; should it have died, that is left to us.
-    supervisor.wait_gone(Duration::from_secs(10)).map_err(failed)?;
-    match session.look_up(name) {
-        Ok(container) if init_of(&container) == Some(init) => {
-            session.carry(&vec![Change::Exited { name: name.clone(), code: None }]).map(drop)
-        }
-        _ => Ok(()),
+    if !grace.is_zero() {
+        ask_to_end(rows, grace)?;
     }
+    let lives = |row: &Container| init_of(row).is_some_and(|init| init.alive());
+    let left: Vec<_> = rows.iter().filter(|(_, row)| lives(row)).collect();
+    let promise: Request =
+        left.iter().map(|(name, _)| Change::End { name: (*name).clone() }).collect();
+    if !promise.is_empty() {
+        session.carry(&promise)?;
+    }
+    for (name, init) in left.iter().filter_map(|(name, row)| Some((name, init_of(row)?))) {
+        init.signal(Signal::KILL).map_err(|cause| cannot_stop(name, cause))?;
+    }
+    record_ends(session, rows)
 }
 
-pub(super) fn remove(names: Vec<ContainerName>, force: bool) -> Done {
+/// Asks containers to end, and waits until they have or `grace` is over.
+fn ask_to_end(rows: &BTreeMap<ContainerName, Container>, grace: Duration) -> Result<(), Failed> {
+    let until = Instant::now() + grace;
+    let running = rows.iter().filter(|(_, row)| !row.ending());
+    let inits: Vec<_> = running.filter_map(|(name, row)| Some((name, init_of(row)?))).collect();
+    for (name, init) in &inits {
+        init.signal(Signal::TERM).map_err(|cause| cannot_stop(name, cause))?;
+    }
+    for (name, init) in &inits {
+        let left = until.saturating_duration_since(Instant::now());
+        init.wait_gone(left).map_err(|cause| cannot_stop(name, cause))?;
+    }
+    Ok(())
+}
+
+/// Waits until killed containers are gone. Their supervisors record the end; should one have died,
+/// that is left to us.
+fn record_ends(
+    session: &mut Session,
+    rows: &BTreeMap<ContainerName, Container>,
+) -> Result<(), Failed> {
+    for (name, row) in rows {
+        for task in init_of(row).into_iter().chain(supervisor_of(row)) {
+            let gone = task.wait_gone(TEARDOWN).map_err(|cause| cannot_stop(name, cause))?;
+            if !gone {
+                let cause = io::Error::new(io::ErrorKind::TimedOut, "it hangs in the kernel");
+                return Err(cannot_stop(name, cause));
+            }
+        }
+    }
+    let keys = Keys { containers: rows.keys().cloned().collect(), ..Keys::default() };
+    let now = session.world.store().load(&keys)?;
+    let unrecorded = rows.iter().filter(|(name, row)| {
+        let init = now.containers.get(name).and_then(init_of);
+        init.is_some() && init == init_of(row)
+    });
+    let request: Request =
+        unrecorded.map(|(name, _)| Change::Exited { name: name.clone(), code: None }).collect();
+    if !request.is_empty() {
+        session.carry(&request)?;
+    }
+    Ok(())
+}
+
+fn cannot_stop(name: &ContainerName, cause: io::Error) -> Failed {
+    Failed::told(format!("cannot stop {name}: {cause}"))
+}
+
+pub(super) fn remove(names: &[ContainerName], force: bool) -> Done {
     let mut session = session()?;
-    let rows = names.iter().map(|name| session.look_up(name)).collect::<Result<Vec<_>, _>>()?;
-    let rows: Vec<_> = names.iter().zip(&rows).collect();
-    let runs = |container: &Container| init_of(container).is_some_and(|init| init.alive());
-    if let Some((name, _)) = rows.iter().find(|(_, container)| runs(container) && !force) {
+    let rows = look_up(&mut session, names)?;
+    let runs = |row: &Container| !row.ending() && init_of(row).is_some_and(|init| init.alive());
+    if let Some(name) = names.iter().find(|name| !force && runs(&rows[*name])) {
         return Err(Failed::told(format!("container {name} runs"))
             .hint("stop it first (twinax stop), or end it with twinax rm -f"));
     }
-    stop_processes(&rows, Duration::ZERO)?;
-    for (name, container) in rows {
-        end(&mut session, name, container, Duration::ZERO)?;
-        if session.look_up(name).is_ok() {
-            session.carry(&vec![Change::RemoveContainer { name: name.clone() }])?;
-        }
-        println!("{name}");
-    }
+    end(&mut session, &rows, Duration::ZERO)?;
+    forget(&mut session, &rows)?;
+    names.iter().for_each(|name| println!("{name}"));
     session.done()
+}
+
+/// Removes the records of containers that have ended, but for those that went by themselves.
+pub(super) fn forget(
+    session: &mut Session,
+    rows: &BTreeMap<ContainerName, Container>,
+) -> Result<(), Failed> {
+    let keys = Keys { containers: rows.keys().cloned().collect(), ..Keys::default() };
+    let left = session.world.store().load(&keys)?;
+    let left = rows.keys().filter(|name| left.containers.get(name).is_some());
+    let request: Request =
+        left.map(|name| Change::RemoveContainer { name: name.clone() }).collect();
+    if !request.is_empty() {
+        session.carry(&request)?;
+    }
+    Ok(())
 }
 
 pub(super) fn port(name: &ContainerName, json: bool) -> Done {

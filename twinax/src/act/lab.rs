@@ -119,11 +119,9 @@ fn take_one(session: &mut Session, file: &LabFile, step: &Step) -> Result<(), Fa
     match step {
         Step::Stop { name, .. } => {
             let Ok(row) = session.look_up(name) else { return Ok(()) };
-            container::end(session, name, &row, GRACE)?;
-            if session.look_up(name).is_ok() {
-                session.carry(&vec![Change::RemoveContainer { name: name.clone() }])?;
-            }
-            Ok(())
+            let rows = [(name.clone(), row)].into();
+            container::end(session, &rows, GRACE)?;
+            container::forget(session, &rows)
         }
         Step::Start(wanted) => start(session, file, wanted),
         Step::RemoveNetwork { .. } | Step::CreateNetwork { .. } | Step::Change { .. } => {

@@ -123,10 +123,12 @@ pub(super) fn check(json: bool) -> Done {
 }
 
 pub(super) fn repair(json: bool) -> Done {
-    let Some((session, done)) = differences(engine::repair)? else {
+    let Some((mut session, done)) = differences(engine::repair)? else {
         println!("nothing runs: there is nothing to repair");
         return Ok(ExitCode::SUCCESS);
     };
+    // What an unfinished request had promised to end is known only now.
+    session.bury()?;
     match json {
         true => show(json::repair(&done.plan.0))?,
         false => print!("{}", print::repair(&done.plan.0)),

@@ -1,14 +1,22 @@
 //! One command's hold on the engine: the lock, the requests, and what is left when it ends.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
 use twinax_core::{
-    engine::{self, World},
+    diff::Plan,
+    engine::{self, Failure, Sandboxes, World},
+    model::{LinkId, Op},
     name::ContainerName,
     state::{Change, Container, Keys, Request, State},
 };
 
-use super::failed::Failed;
+use rustix::process::Signal;
+
+use super::{container::TEARDOWN, failed::Failed};
 use crate::{
     container::Task,
     forwarder,
@@ -19,6 +27,9 @@ use crate::{
 
 /// What the engine does to everything: [`engine::check`], [`engine::repair`].
 pub(super) type Whole = fn(&mut Linux) -> Result<engine::Done, engine::Failure<LinuxError>>;
+
+/// How long to wait for the kernel to take cables away; for one namespace it needs some 30 ms.
+const GHOSTS_GO: Duration = Duration::from_millis(200);
 
 pub(super) struct Session {
     pub(super) world: Linux,
@@ -63,9 +74,32 @@ impl Session {
     }
 
     /// Carries out `request`, alone.
+    ///
+    /// The kernel takes a moment for the cables of containers ended just now. If they may be in
+    /// the way they are waited for, and deleted where somebody holds their namespace.
     pub(super) fn carry(&mut self, request: &Request) -> Result<engine::Done, Failed> {
-        let _lock = self.place.store.lock()?;
-        Ok(engine::run(&mut self.world, request)?)
+        let until = Instant::now() + GHOSTS_GO;
+        loop {
+            let last = Instant::now() > until;
+            let lock = self.place.store.lock()?;
+            if last {
+                self.delete_ghosts()?;
+            }
+            match engine::run(&mut self.world, request) {
+                Err(Failure::Refused(refusal))
+                    if refusal.may_pass() && !last && !self.world.host()?.ghosts.is_empty() => {}
+                outcome => return Ok(outcome?),
+            }
+            drop(lock);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Deletes the links of cables that were cut.
+    fn delete_ghosts(&mut self) -> Result<(), Failed> {
+        let links = self.world.host()?.ghosts.into_keys().map(LinkId::host);
+        let plan = Plan(links.map(|link| Op::DelLink { link }).collect());
+        Ok(self.world.apply(&plan, &Sandboxes::new())?)
     }
 
     pub(super) fn plan(&mut self, request: &Request) -> Result<engine::Done, Failed> {
@@ -91,8 +125,16 @@ impl Session {
         state.containers.remove(name).ok_or_else(|| Failed::no_container(name))
     }
 
-    /// Records the end of containers whose processes are gone without a word.
-    fn bury(&mut self) -> Result<(), Failed> {
+    /// Ends the containers that a command was about to end when it died, and records the end of
+    /// those whose processes are gone without a word.
+    pub(super) fn bury(&mut self) -> Result<(), Failed> {
+        for container in self.state()?.containers.all().values() {
+            let Some(init) = init_of(container).filter(|_| container.ending()) else { continue };
+            // If it cannot be ended, what is shown is still true.
+            if init.signal(Signal::KILL).is_ok() && init.wait_gone(TEARDOWN).is_ok() {
+                let _ = supervisor_of(container).map(|task| task.wait_gone(TEARDOWN));
+            }
+        }
         let dead: Request = self
             .state()?
             .containers
@@ -120,7 +162,7 @@ impl Session {
     }
 }
 
-/// Recorded as running, and neither its first process nor its supervisor is left.
+/// Not recorded as ended, and neither its first process nor its supervisor is left.
 fn is_dead(container: &Container) -> bool {
     let gone = |task: Option<Task>| task.is_some_and(|task| !task.alive());
     gone(init_of(container)) && gone(supervisor_of(container))

@@ -212,13 +212,8 @@ pub struct Subnet {
 /// Returns the containers by name; ended ones only where `all`.
 pub fn containers(state: &State, all: bool) -> Containers {
     let rows = state.containers.all().iter();
-    let rows = rows.filter(|(_, container)| all || !ended(container));
+    let rows = rows.filter(|(_, container)| all || !container.exited());
     Containers { containers: rows.map(|(name, row)| container(name, row)).collect() }
-}
-
-/// Whether its process has ended.
-pub(super) fn ended(container: &state::Container) -> bool {
-    container.run.as_ref().is_some_and(|run| matches!(run.status, Status::Exited { .. }))
 }
 
 fn container(name: &ContainerName, row: &state::Container) -> Container {
@@ -226,6 +221,7 @@ fn container(name: &ContainerName, row: &state::Container) -> Container {
     let (status, pid, exit_code, ended) = match run.map(|run| &run.status) {
         None => ("attached", None, None, None),
         Some(Status::Running { init, .. }) => ("running", Some(init.0), None, None),
+        Some(Status::Ending { init, .. }) => ("ending", Some(init.0), None, None),
         Some(Status::Exited { code, at }) => ("exited", None, *code, Some(*at)),
     };
     let pid = match &row.sandbox.way {
@@ -250,13 +246,14 @@ fn container(name: &ContainerName, row: &state::Container) -> Container {
     }
 }
 
-/// `None` for an ended container of its own network: it is detached, and from what is forgotten.
+/// `None` for an ended (or ending) container of its own network: it is detached, and from what is
+/// forgotten.
 pub(super) fn network_mode(row: &state::Container) -> Option<String> {
     match &row.sandbox.way {
         Way::Host => Some("host".to_owned()),
         Way::Of(name) => Some(format!("container:{name}")),
         Way::Pid { .. } | Way::Path(_) if !row.endpoints.is_empty() => Some("networks".to_owned()),
-        Way::Pid { .. } | Way::Path(_) if ended(row) => None,
+        Way::Pid { .. } | Way::Path(_) if row.is_over() => None,
         Way::Pid { .. } | Way::Path(_) => Some("none".to_owned()),
     }
 }

@@ -114,7 +114,7 @@ pub fn containers(state: &State, all: bool, now: u64, style: Style) -> String {
     let headings = ["NAME", "ID", "STATUS", "NETWORKS", "PORTS", "COMMAND"];
     let mut table = Table::new(&headings, &[5, 4, 3]);
     for (name, row) in state.containers.all() {
-        if all || !json::ended(row) {
+        if all || !row.exited() {
             let command = row.run.as_ref().map(|run| run.command.iter().map(|word| quoted(word)));
             let command: Vec<_> = command.into_iter().flatten().collect();
             table.row(vec![
@@ -132,7 +132,7 @@ pub fn containers(state: &State, all: bool, now: u64, style: Style) -> String {
 
 /// `ps -q`
 pub fn container_names(state: &State, all: bool) -> String {
-    let rows = state.containers.all().iter().filter(|(_, row)| all || !json::ended(row));
+    let rows = state.containers.all().iter().filter(|(_, row)| all || !row.exited());
     rows.map(|(name, _)| format!("{name}\n")).collect()
 }
 
@@ -149,13 +149,14 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// `Up 3 minutes`, `Exited (0) 5 seconds ago`, or `Attached` where another runs it.
+/// `Up 3 minutes`, `Ending`, `Exited (0) 5 seconds ago`, or `Attached` where another runs it.
 pub fn status(container: &Container, now: u64) -> String {
     let Some(run) = &container.run else {
         return "Attached".to_owned();
     };
     match &run.status {
         Status::Running { .. } => format!("Up {}", duration(now.saturating_sub(run.created))),
+        Status::Ending { .. } => "Ending".to_owned(),
         Status::Exited { code, at } => {
             let code = code.map_or_else(|| "?".to_owned(), |code| code.to_string());
             format!("Exited ({code}) {} ago", duration(now.saturating_sub(*at)))

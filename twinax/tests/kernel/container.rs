@@ -15,7 +15,6 @@ use twinax::container::{
     exec::{Exec, Target, exec},
     logs::{Filter, show},
     mounts::remount_hosts,
-    process::{Stopped, stop},
     start,
 };
 
@@ -247,12 +246,19 @@ fn signals_reach_the_command(_: &mut Sandbox) -> Outcome {
     eventually("hup", || here.log().0.contains("hup"));
     init.signal(Signal::USR1).unwrap();
     eventually("usr1", || here.log().0.contains("usr1"));
-    assert_eq!(stop(&init, Duration::from_secs(20)).unwrap(), Stopped::Itself);
+    assert!(end(&init, Signal::TERM));
     gone(&running.born().supervisor);
     assert_eq!(here.told(), "c1 Some(9)");
-    assert_eq!(stop(&init, Duration::ZERO).unwrap(), Stopped::Already);
+    assert!(!end(&init, Signal::KILL));
     nothing_left();
     Passed
+}
+
+/// Ends a container's processes; `false` if it had ended before.
+fn end(init: &Task, signal: Signal) -> bool {
+    let there = init.signal(signal).unwrap();
+    assert!(init.wait_gone(Duration::from_secs(20)).unwrap(), "{init:?} hangs");
+    there
 }
 
 fn stop_ends_daemons_too(_: &mut Sandbox) -> Outcome {
@@ -262,8 +268,10 @@ fn stop_ends_daemons_too(_: &mut Sandbox) -> Outcome {
         while :; do sleep 1000; done";
     let running = here.run(script);
     eventually("ready", || here.log().0.contains("ready"));
-    let stopped = stop(&running.born().init, Duration::from_millis(100)).unwrap();
-    assert_eq!(stopped, Stopped::Killed);
+    let init = running.born().init;
+    assert!(init.signal(Signal::TERM).unwrap());
+    assert!(!init.wait_gone(Duration::from_millis(100)).unwrap());
+    assert!(end(&init, Signal::KILL));
     gone(&running.born().supervisor);
     assert_eq!(here.told(), "c1 Some(137)");
     nothing_left();
@@ -408,7 +416,7 @@ fn exec_joins_the_container(_: &mut Sandbox) -> Outcome {
     assert_eq!(run(&["no-such-program"]).status.code(), Some(127));
     assert_eq!(run(&["/etc/passwd"]).status.code(), Some(126));
     assert_eq!(run(&["/bin/sh", "-c", "kill -TERM $$"]).status.code(), Some(143));
-    stop(&running.born().init, Duration::ZERO).unwrap();
+    end(&running.born().init, Signal::KILL);
     nothing_left();
     Passed
 }
@@ -430,7 +438,7 @@ fn hosts_are_replaced_while_it_runs(_: &mut Sandbox) -> Outcome {
     let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", init.pid)).unwrap();
     assert_eq!(mounts.matches(" /etc/hosts ").count(), 1, "{mounts}");
     assert!(here.log().0.lines().all(|line| ["one", "two", "three"].contains(&line)));
-    stop(&init, Duration::ZERO).unwrap();
+    end(&init, Signal::KILL);
     gone(&running.born().supervisor);
     assert!(remount_hosts(&init, &here.0.join("one")).is_err());
     Passed
@@ -453,7 +461,7 @@ fn a_network_is_shared(_: &mut Sandbox) -> Outcome {
         let second = waiting.go(&Go::default()).unwrap();
         gone(&second.born().supervisor);
     }
-    stop(&born.init, Duration::ZERO).unwrap();
+    end(&born.init, Signal::KILL);
     nothing_left();
     Passed
 }

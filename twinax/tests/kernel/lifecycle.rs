@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     harness::Outcome,
-    product::{answer, left, processes, soon, traces},
+    product::{answer, left, links, processes, soon, traces},
     sandbox::{Reach, Sandbox, Talk},
     tables, tests, wire,
 };
@@ -116,7 +116,7 @@ fn rm_leaves_nothing(sandbox: &mut Sandbox) -> Outcome {
         "--network web,alias=db --network edge -p 8080:80 -p 8080:80/udp --dns 192.0.2.53";
     sandbox.start("warm", &format!("{options} --hostname x"));
     sandbox.done("rm -f warm");
-    let before = settled();
+    let before = settled(sandbox);
     for end in ["rm -f c", "stop -t 0 c"] {
         sandbox.start("c", &format!("{options} --hostname x"));
         assert_ne!(traces(), before);
@@ -131,8 +131,14 @@ fn rm_leaves_nothing(sandbox: &mut Sandbox) -> Outcome {
     Outcome::Passed
 }
 
-/// What is there once supervisors and forwarders that have nothing left to do are gone.
-fn settled() -> String {
+/// What is there once supervisors and forwarders that have nothing left to do are gone, and the
+/// cables of containers that were ended.
+fn settled(sandbox: &Sandbox) -> String {
+    let containers = sandbox.json("ps");
+    let rows = containers["containers"].as_array().unwrap().iter();
+    let ends: usize = rows.map(|row| row["networks"].as_array().unwrap().len()).sum();
+    let cables = || links().iter().filter(|link| link.starts_with("txv")).count();
+    soon("the kernel has taken all cut cables away", || cables() == ends);
     let mut last = traces();
     for _ in 0..50 {
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -164,7 +170,7 @@ fn the_last_network_takes_all_with_it(sandbox: &mut Sandbox) -> Outcome {
             .collect()
     };
     soon("only files may stay", || bare(&traces()) == bare(&pristine));
-    let warm = settled();
+    let warm = settled(sandbox);
     cycle(sandbox);
     left(&warm, "a second round");
     for line in warm.lines().filter(|line| line.starts_with("file ") && !pristine.contains(*line)) {
@@ -201,14 +207,14 @@ fn a_lab_goes_up_changes_and_goes_down(sandbox: &mut Sandbox) -> Outcome {
     sandbox.done("network create warm");
     sandbox.start("warm", "--network warm -p 9999:80");
     sandbox.done("rm -f warm");
-    let before = settled();
+    let before = settled(sandbox);
     let plan = sandbox.json(&format!("plan {path}"));
     assert!(plan["done"] == false && plan["operations"].as_array().unwrap().len() > 20, "{plan}");
     left(&before, "plan");
     sandbox.done(&format!("up {path}"));
     let page = outside.run(|| sandbox.try_line("demo fetch http://192.0.2.1:8080")).ok();
     assert!(page.contains("lb was asked by 192.0.2.2") && page.contains("visit 1"), "{page}");
-    let up = (sandbox.json("ps"), settled());
+    let up = (sandbox.json("ps"), settled(sandbox));
     let again = sandbox.done(&format!("up {path}"));
     assert!(again.contains("nothing to do"), "{again}");
     assert_eq!(sandbox.json(&format!("plan {path}"))["done"], true);
@@ -254,7 +260,7 @@ fn check_finds_damage_and_repair_mends_it(sandbox: &mut Sandbox) -> Outcome {
         ));
     };
     works();
-    let whole = settled();
+    let whole = settled(sandbox);
     let outer = |name: &str| {
         sandbox.row(name)["networks"][0]["host_interface"].as_str().unwrap().to_owned()
     };
