@@ -213,6 +213,15 @@ fn carry<W: World>(
 ) -> Result<Plan, Failure<W::Error>> {
     let at = sandboxes(before, after);
     let (had, desired) = (lower(before), lower(after));
+    let journal = Journal {
+        keys: keys.clone().with_rows_of(before).with_rows_of(after),
+        before: before.changes_since(after),
+        after: after.changes_since(before),
+    };
+    if !keys.all && had == desired && !journal.after.is_empty() {
+        // A matter of records: the kernel need not even be looked at.
+        return carry_on(world, &journal, (before, after), Plan::default());
+    }
     let touched = match keys.all {
         true => Touched { had, desired, leaned: BTreeSet::new() },
         false => Touched::between(had, desired),
@@ -231,17 +240,23 @@ fn carry<W: World>(
         observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
     }
     let plan = diff(&observed, &touched.desired)?;
-    let journal = Journal {
-        keys: keys.with_rows_of(before).with_rows_of(after),
-        before: before.changes_since(after),
-        after: after.changes_since(before),
-    };
     if plan.0.is_empty() && journal.after.is_empty() {
         return Ok(plan);
     }
-    world.begin(&journal).map_err(Failure::Restored)?;
+    carry_on(world, &journal, (before, after), plan)
+}
+
+/// Carries out what is planned, with a journal about it.
+fn carry_on<W: World>(
+    world: &mut W,
+    journal: &Journal,
+    (before, after): (&State, &State),
+    plan: Plan,
+) -> Result<Plan, Failure<W::Error>> {
+    let at = sandboxes(before, after);
+    world.begin(journal).map_err(Failure::Restored)?;
     if let Err(first) = world.write(&journal.after).and_then(|()| world.apply(&plan, &at)) {
-        return Err(undo(world, &journal, (before, after), first));
+        return Err(undo(world, journal, (before, after), first));
     }
     world.finish().map_err(Failure::Unfinished)?;
     Ok(plan)

@@ -596,9 +596,17 @@ impl Topology {
 
     fn drop_netns(&mut self, container: &ContainerName) -> Result<(), Impossible> {
         let inside = |link: &LinkId| link.netns == Netns::Container(container.clone());
-        let ends: Vec<_> = self.links.keys().filter(|id| inside(id)).cloned().collect();
+        let leads_there = |link: &Link| match &link.kind {
+            LinkKind::VethHost { peer, .. } => inside(peer),
+            _ => false,
+        };
+        let ends = self.links.iter().filter(|(id, link)| inside(id) || leads_there(link));
+        let ends: Vec<_> = ends.map(|(id, _)| id.clone()).collect();
         for end in ends {
-            self.del_link(&end)?;
+            // One end may have gone with the other.
+            if self.links.contains_key(&end) {
+                self.del_link(&end)?;
+            }
         }
         self.mounts.remove(container);
         removed(self.netns.remove(container))

@@ -51,8 +51,20 @@ impl Touched {
     }
 
     /// What to look at before the change.
+    ///
+    /// Namespaces that are let go take with them what is in there, whatever that is.
     pub(crate) fn scope(&self) -> Scope {
-        Scope { leaned: self.leaned.clone(), ..self.had.scope() }
+        let mut scope = Scope { leaned: self.leaned.clone(), ..self.had.scope() };
+        let stays = |id: &LinkId| match &id.netns {
+            Netns::Container(name) => {
+                !self.had.netns.contains(name) || self.desired.netns.contains(name)
+            }
+            Netns::Host => true,
+        };
+        scope.links.retain(stays);
+        scope.leaned.retain(stays);
+        scope.neighbours.retain(|neighbour| stays(&neighbour.link));
+        scope
     }
 }
 
