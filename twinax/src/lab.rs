@@ -242,10 +242,13 @@ fn change(wanted: &LabContainer, have: &Container) -> (Request, Request) {
     for spec in specs.iter().filter(|spec| !stay.iter().any(|endpoint| is(spec, endpoint))) {
         join.push(Change::Attach { container: name.clone(), spec: spec.clone() });
     }
-    let missing: Vec<_> =
-        wanted.publish.iter().filter(|spec| !is_published(spec, &kept)).cloned().collect();
-    if !missing.is_empty() {
-        join.push(Change::Publish { container: name.clone(), ports: missing });
+    let width =
+        |spec: &PublishSpec| usize::from(spec.container_ports.1 - spec.container_ports.0) + 1;
+    let lacks = wanted.publish.iter().map(width).sum::<usize>() > kept.len()
+        || wanted.publish.iter().any(|spec| !is_published(spec, &kept));
+    if lacks {
+        // All of them: what is there already meets the wish for it.
+        join.push(Change::Publish { container: name.clone(), ports: wanted.publish.clone() });
     }
     (leave, join)
 }

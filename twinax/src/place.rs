@@ -105,7 +105,7 @@ fn root() -> Result<Place, PlaceError> {
     let data = match (env::var_os("TWINAX_DATA_DIR"), is_first_process_here()) {
         (Some(dir), _) => PathBuf::from(dir),
         (None, true) => "/var/lib/twinax".into(),
-        (None, false) => run.join("data"),
+        (None, false) => run.join("definitions"),
     };
     Ok(Place { store: Store::open(run, data, &epoch()?)?, live: true, user: None })
 }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use std::collections::BTreeSet;
+
 use crate::{
     gateway::{Family, gateway_endpoint},
     name::{ContainerName, NetworkName},
@@ -16,6 +18,7 @@ impl Decision<'_> {
         name: &ContainerName,
         ports: &[PublishSpec],
     ) -> Result<(), Refusal> {
+        let mut met = BTreeSet::new();
         for spec in ports {
             let container = self.own_sandbox(name, "publish ports")?;
             let count = check(spec)?;
@@ -26,28 +29,34 @@ impl Decision<'_> {
             }
             let probe = self.probes.probe(spec);
             let answer = self.facts.ports.get(&probe).cloned().unwrap_or_default();
-            let (first, _) = spec.container_ports;
+            // Both ends of the range were checked, so the sums stay below 65,536.
             for n in 0..count {
-                // Both ends of the range were checked, so the sums stay below 65,536.
-                let container_port = first + n;
-                let published = match self.published_already(name, spec, container_port, n) {
+                // One port meets one wish: `8080:80` and `80` are two ports.
+                let published = match self.published_already(name, (spec, n), &met, ports) {
                     Some(published) => published,
                     None => self.publish_one(name, spec, &answer, n)?,
                 };
+                met.insert(published.clone());
                 self.reply.published.push((name.clone(), published));
             }
         }
         Ok(())
     }
 
-    /// What meets the request for one container port already.
+    /// What meets the wish for one container port already, and no other wish of the request.
     fn published_already(
         &self,
         name: &ContainerName,
-        spec: &PublishSpec,
-        container_port: u16,
-        n: u16,
+        (spec, n): (&PublishSpec, u16),
+        met: &BTreeSet<Published>,
+        wishes: &[PublishSpec],
     ) -> Option<Published> {
+        let container_port = spec.container_ports.0 + n;
+        // A wish for any port leaves those that another wish names to it.
+        let named = |p: &Published| {
+            spec.host_ports.is_none()
+                && wishes.iter().any(|wish| wish.host_ports.is_some() && meant(wish, p))
+        };
         let host = spec.host.map(unmapped);
         let fits = |host_port: u16| match spec.host_ports {
             None => true,
@@ -61,6 +70,8 @@ impl Decision<'_> {
                     && p.host == host
                     && p.container_port == container_port
                     && fits(p.host_port)
+                    && !met.contains(p)
+                    && !named(p)
             })
             .cloned()
     }
