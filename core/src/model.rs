@@ -359,6 +359,9 @@ pub struct Scope {
     pub links: BTreeSet<LinkId>,
     /// Of these, the ones of which only the link itself counts, not what is configured on it.
     pub leaned: BTreeSet<LinkId>,
+    /// Addresses that are expected on the links. They narrow nothing: they tell ours from others'
+    /// where the kernel keeps no mark on an address (before 5.18).
+    pub addrs: BTreeSet<Addr>,
     /// Neighbours and forwarding entries to look for one by one, so that a bridge of a thousand
     /// ports is not read whole.
     pub neighbours: BTreeSet<Neighbour>,
@@ -412,6 +415,7 @@ impl Topology {
             netns: self.netns.clone(),
             links: self.links.keys().cloned().collect(),
             leaned: BTreeSet::new(),
+            addrs: self.addrs.clone(),
             neighbours: self.neighbours.clone(),
             fdb: self.fdb.clone(),
             sysctls: self.sysctls.clone(),
@@ -666,6 +670,7 @@ impl Scope {
         self.leaned.retain(|id| !other.links.contains(id) || other.leaned.contains(id));
         self.leaned.extend(other.leaned.into_iter().filter(|id| !self.links.contains(id)));
         self.links.extend(other.links);
+        self.addrs.extend(other.addrs);
         self.neighbours.extend(other.neighbours);
         self.fdb.extend(other.fdb);
         self.sysctls.extend(other.sysctls);

@@ -4,7 +4,9 @@ mod container;
 mod failed;
 mod lab;
 mod network;
+mod record;
 mod session;
+mod shown;
 
 use std::{ffi::OsString, io::Write, path::Path, process::ExitCode};
 

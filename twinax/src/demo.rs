@@ -59,6 +59,13 @@ enum Stop {
     Failed(String),
 }
 
+/// What a server answered.
+struct Answer {
+    /// As HTTP has it: 200 is good.
+    status: u16,
+    body: String,
+}
+
 impl Stop {
     fn failed(what: impl fmt::Display, error: &io::Error) -> Self {
         Self::Failed(format!("{what}: {}", net::reason(error)))

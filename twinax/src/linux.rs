@@ -17,4 +17,3 @@ pub mod sysctl;
 pub mod conntrack;
 pub mod listeners;
 pub mod nft;
-pub mod world;

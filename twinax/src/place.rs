@@ -10,13 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use twinax_core::state::{Keys, State};
-
 use crate::{
     holder::{self, HolderError, Standing},
     linux::{
         netns,
-        process::{self, Task},
+        process::{self, Task, supervisor_of},
     },
     store::{Store, StoreError},
 };
@@ -89,13 +87,15 @@ impl Place {
     }
 }
 
-/// Whether a container runs, or a namespace of somebody else's is plugged in.
+/// Whether a container runs, or a namespace of somebody else's is plugged in. Stops at the first.
 fn in_use(store: &Store) -> Result<bool, StoreError> {
-    let state = store.load(&Keys { all: true, ..Keys::default() })?;
-    Ok(state.containers.all().values().any(|container| match &container.run {
-        Some(run) => run.init().is_some(),
-        None => true,
-    }))
+    for record in store.records()? {
+        let (_, container) = record?;
+        if container.run.is_none_or(|run| run.init().is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn root() -> Result<Place, PlaceError> {
@@ -134,10 +134,6 @@ fn epoch() -> Result<String, PlaceError> {
 /// Processes that live in the namespaces of a holder that was killed.
 fn supervisors(run: &Path) -> Vec<Task> {
     let store = Store::peek(run.to_owned(), PathBuf::new());
-    let state: State = store.load(&Keys { all: true, ..Keys::default() }).unwrap_or_default();
-    let tasks = state.containers.all().values().filter_map(|container| {
-        let (pid, start) = container.run.as_ref()?.supervisor()?;
-        Some(Task { pid, start })
-    });
-    tasks.collect()
+    let readable = store.records().into_iter().flatten().flatten();
+    readable.filter_map(|(_, container)| supervisor_of(&container)).collect()
 }

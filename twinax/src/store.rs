@@ -202,11 +202,9 @@ impl Store {
         let mut networks = keys.networks.clone();
         let mut ports = keys.ports.clone();
         if keys.all {
-            for name in list(&self.run.join("containers"))? {
-                let path = self.run.join("containers").join(name).join("record.json");
-                if let Some((name, container)) = read_row::<(ContainerName, Container)>(&path)? {
-                    state.containers.insert(name, container);
-                }
+            for record in self.records()? {
+                let (name, container) = record?;
+                state.containers.insert(name, container);
             }
         } else {
             state.containers = Table::only(keys.containers.clone());
@@ -226,6 +224,19 @@ impl Store {
         self.load_networks(&mut state, keys, networks)?;
         self.load_ports(&mut state, keys, ports)?;
         Ok(state)
+    }
+
+    /// Every container's record, each read only when it is asked for.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; of a record that cannot be read, in its place.
+    pub fn records(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(ContainerName, Container), StoreError>>, StoreError>
+    {
+        let dir = self.run.join("containers");
+        let names = list(&dir)?.into_iter();
+        Ok(names.filter_map(move |name| read_row(&dir.join(name).join("record.json")).transpose()))
     }
 
     fn load_networks(
@@ -450,6 +461,8 @@ fn remove_dir(path: &Path) -> Result<(), StoreError> {
 fn gone(path: &Path, outcome: io::Result<()>) -> Result<(), StoreError> {
     match outcome {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A read-only file system refuses before it looks.
+        Err(_) if matches!(path.try_exists(), Ok(false)) => Ok(()),
         outcome => {
             outcome.map_err(|cause| StoreError::File { what: "remove", path: path.into(), cause })
         }

@@ -5,9 +5,10 @@ use std::path::Path;
 use rustix::process::{Pid, Signal};
 
 use twinax::{
-    linux::{netns::NetnsHandle, process::Task, world::Linux},
+    linux::{netns::NetnsHandle, process::Task},
     place::{self, Need},
     store::Store,
+    world::Linux,
 };
 use twinax_core::{
     engine,

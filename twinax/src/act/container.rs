@@ -7,24 +7,22 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
 use twinax_core::{
-    name::{ContainerName, HostName, NetworkName},
-    state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Keys, Lab, Led, PublishSpec, Request, Run,
-        Sandbox, Status, Way,
-    },
+    name::ContainerName,
+    state::{Change, Container, Keys, PublishSpec, Request, Way},
 };
 
 use super::{
     Done,
     failed::Failed,
-    network::{show, style},
+    record::{self, Birth, Wanted, now},
     session,
-    session::{Session, init_of, supervisor_of},
+    session::Session,
+    shown::{show, style},
 };
 use crate::{
     container::{
@@ -36,22 +34,8 @@ use crate::{
         cli::{self, Mode, Since},
         json, print,
     },
+    linux::process::{init_of, supervisor_of},
 };
-
-/// A container to be started.
-pub(super) struct Wanted {
-    pub name: ContainerName,
-    pub command: Vec<String>,
-    pub env: Vec<(String, String)>,
-    pub workdir: Option<String>,
-    pub mode: Mode,
-    pub publish: Vec<PublishSpec>,
-    pub hostname: Option<HostName>,
-    pub dns: Vec<std::net::IpAddr>,
-    pub remove: bool,
-    pub attached: bool,
-    pub lab: Option<Lab>,
-}
 
 pub(super) fn run(run: cli::Run) -> Done {
     let mut session = session()?;
@@ -100,8 +84,7 @@ pub(super) fn start(session: &mut Session, wanted: &Wanted) -> Result<Running, F
     }
     let spec = spec(session, wanted)?;
     let waiting = process::start(&spec)?;
-    let born = waiting.born().clone();
-    let request = request(wanted, &born)?;
+    let request = record::request(wanted, Birth::of(waiting.born()));
     if let Err(failed) = session.carry(&request) {
         waiting.abandon();
         return Err(failed);
@@ -186,50 +169,9 @@ fn net_of(container: &Container) -> Option<Net> {
     }
 }
 
-/// What is asked of the engine for a container whose processes wait.
-fn request(wanted: &Wanted, born: &process::Born) -> Result<Request, Failed> {
-    let task = |task: Task| (task.pid, task.start);
-    let (pid, start) = task(born.init);
-    let way = match &wanted.mode {
-        Mode::Networks(_) | Mode::None => Way::Pid { pid, start },
-        Mode::Host => Way::Host,
-        Mode::Of(other) => Way::Of(other.clone()),
-    };
-    let container = Container {
-        id: new_id(),
-        sandbox: Sandbox { way, cookie: Some(born.cookie) },
-        hostname: wanted.hostname.clone(),
-        endpoints: Vec::new(),
-        published: Vec::new(),
-        view: None,
-        dns: wanted.dns.clone(),
-        run: Some(Run {
-            command: wanted.command.clone(),
-            remove: wanted.remove,
-            status: Status::Running { init: (pid, start), supervisor: task(born.supervisor) },
-            created: now(),
-            lab: wanted.lab.clone(),
-        }),
-        led: Led::default(),
-    };
-    let name = || wanted.name.clone();
-    let mut request = vec![Change::PutContainer { name: name(), container }];
-    if let Mode::Networks(specs) = &wanted.mode {
-        let default: NetworkName = DEFAULT_NETWORK.parse().expect("a good name");
-        let fallback = [AttachSpec::new(default)];
-        let specs = if specs.is_empty() { &fallback } else { specs.as_slice() };
-        let attach = |spec: &AttachSpec| Change::Attach { container: name(), spec: spec.clone() };
-        request.extend(specs.iter().map(attach));
-    }
-    if !wanted.publish.is_empty() {
-        request.push(Change::Publish { container: name(), ports: wanted.publish.clone() });
-    }
-    Ok(request)
-}
-
 pub(super) fn exec(exec: cli::Exec) -> Done {
     let mut session = session()?;
-    let target = match super::network::foreign(&exec.name)? {
+    let target = match record::foreign(&exec.name)? {
         Some(foreign) => match foreign.sandbox.way {
             Way::Pid { pid, start } => Target::NetOf(Task { pid, start }),
             Way::Path(path) => Target::NetPath(path.into()),
@@ -416,9 +358,12 @@ pub(super) fn forget(
 ) -> Result<(), Failed> {
     let keys = Keys { containers: rows.keys().cloned().collect(), ..Keys::default() };
     let left = session.world.store().load(&keys)?;
-    let left = rows.keys().filter(|name| left.containers.get(name).is_some());
+    let same = |name: &ContainerName, row: &Container| {
+        left.containers.get(name).is_some_and(|now| now.id == row.id)
+    };
+    let left = rows.iter().filter(|(name, row)| same(name, row));
     let request: Request =
-        left.map(|name| Change::RemoveContainer { name: name.clone() }).collect();
+        left.map(|(name, _)| Change::RemoveContainer { name: name.clone() }).collect();
     if !request.is_empty() {
         session.carry(&request)?;
     }
@@ -454,28 +399,16 @@ pub(super) fn unpublish(name: ContainerName, ports: Vec<PublishSpec>) -> Done {
     session.done()
 }
 
-/// Twelve random hexadecimal digits, as Docker's short ids.
-pub(super) fn new_id() -> String {
-    let mut bytes = [0; 6];
-    // The kernel's pool never fails for so few bytes once it is seeded.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A name that nobody has, for a container that was given none.
 fn free_name(session: &mut Session) -> Result<ContainerName, Failed> {
     loop {
-        let id = new_id();
+        let id = record::new_id();
         let name: ContainerName = format!("c{}", &id[..6]).parse().expect("a good name");
         let keys = Keys { containers: [name.clone()].into(), ..Keys::default() };
         if session.world.store().load(&keys)?.containers.get(&name).is_none() {
             return Ok(name);
         }
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Writes what was printed so far, before something that may take long.

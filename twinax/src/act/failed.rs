@@ -8,9 +8,10 @@ use crate::{
     container::{StartError, exec::ExecError},
     front::{lab::LabError, report::Report},
     lab::LabConflict,
-    linux::{netns::NetnsError, world::LinuxError},
+    linux::netns::NetnsError,
     place::PlaceError,
     store::StoreError,
+    world::LinuxError,
 };
 
 /// Why a command did not do what was asked.
@@ -79,7 +80,7 @@ impl Failed {
             Self::Conflict(error) => Report::of(error)
                 .hint("remove it, give it another name in the file, or take the other lab down"),
             Self::World(failure) => world(failure),
-            Self::Linux(error) => Report::of(&**error),
+            Self::Linux(error) => linux(error),
             Self::Place(error) => Report::of(&**error),
             Self::Start(error) => Report::of(error),
             Self::Exec(error) => Report::of(error),
@@ -99,10 +100,20 @@ fn refused(refusal: &Refusal) -> Report {
     }
 }
 
+fn linux(error: &LinuxError) -> Report {
+    let report = Report::of(error);
+    match error {
+        LinuxError::Store(StoreError::Corrupt { .. }) => report.hint(
+            "put back what it held; or move it away and reboot, which ends and forgets what runs",
+        ),
+        _ => report,
+    }
+}
+
 fn world(failure: &Failure<LinuxError>) -> Report {
     match failure {
         Failure::Refused(refusal) => refused(refusal),
-        Failure::Restored(error) => Report::of(error),
+        Failure::Restored(error) => linux(error),
         Failure::Stuck { first, then } => {
             let mut report = Report::of(first);
             report.why.push(format!("and going back failed too: {}", world(then).what));

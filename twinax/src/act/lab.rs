@@ -11,21 +11,20 @@ use std::{
 
 use twinax_core::{
     name::ContainerName,
-    state::{AttachSpec, Change, Lab, Request, Sandbox, Status, Way},
+    state::{Change, Lab, Request, Way},
 };
 
 use super::{
-    Done,
-    container::{self, Wanted},
+    Done, container,
     failed::Failed,
-    network::{show, style},
+    record::{self, Birth, Wanted},
     session,
-    session::{Session, init_of},
+    session::Session,
+    shown::{show, style},
 };
 use crate::{
     container::Task,
     front::{
-        cli::Mode,
         json,
         lab::{LabContainer, LabFile, Ready, parse},
         print::{self, Style},
@@ -33,7 +32,7 @@ use crate::{
         report::Report,
     },
     lab::{self, Step},
-    linux::netns::NetnsHandle,
+    linux::{netns::NetnsHandle, process::init_of},
 };
 
 /// How long a container may take to end before it is killed.
@@ -83,7 +82,7 @@ pub(super) fn plan(path: &Path, as_json: bool) -> Done {
     let file = read(path)?;
     let mut session = session()?;
     let steps = lab::up(&file, &session.state()?)?;
-    let request: Request = steps.iter().flat_map(requests).collect();
+    let request: Request = steps.iter().flat_map(|step| requests(&file, step)).collect();
     let mut told: Vec<String> = steps.iter().map(|step| format!("# {step}")).collect();
     if !request.is_empty() {
         let done = session.plan(&request)?;
@@ -126,33 +125,35 @@ fn take_one(session: &mut Session, file: &LabFile, step: &Step) -> Result<(), Fa
         }
         Step::Start(wanted) => start(session, file, wanted),
         Step::RemoveNetwork { .. } | Step::CreateNetwork { .. } | Step::Change { .. } => {
-            session.carry(&requests(step)).map(drop)
+            session.carry(&requests(file, step)).map(drop)
         }
     }
 }
 
 fn start(session: &mut Session, file: &LabFile, wanted: &LabContainer) -> Result<(), Failed> {
-    let env = wanted.env.iter().map(|(key, value)| (key.clone(), value.clone()));
-    let started = container::start(
-        session,
-        &Wanted {
-            name: wanted.name.clone(),
-            command: wanted.run.clone(),
-            env: env.collect(),
-            workdir: wanted.workdir.clone(),
-            mode: wanted.mode.clone(),
-            publish: wanted.publish.clone(),
-            hostname: wanted.hostname.clone(),
-            dns: wanted.dns.clone(),
-            remove: false,
-            attached: false,
-            lab: Some(Lab { name: file.name.clone(), digest: wanted.digest.clone() }),
-        },
-    )?;
+    let started = container::start(session, &asked(file, wanted))?;
     drop(started); // It goes on without us.
     match &wanted.ready {
         Some(ready) => await_ready(session, &wanted.name, *ready),
         None => Ok(()),
+    }
+}
+
+/// A container as it is started: by a step of `file`, in the background.
+fn asked(file: &LabFile, wanted: &LabContainer) -> Wanted {
+    let env = wanted.env.iter().map(|(key, value)| (key.clone(), value.clone()));
+    Wanted {
+        name: wanted.name.clone(),
+        command: wanted.run.clone(),
+        env: env.collect(),
+        workdir: wanted.workdir.clone(),
+        mode: wanted.mode.clone(),
+        publish: wanted.publish.clone(),
+        hostname: wanted.hostname.clone(),
+        dns: wanted.dns.clone(),
+        remove: false,
+        attached: false,
+        lab: Some(Lab { name: file.name.clone(), digest: wanted.digest.clone() }),
     }
 }
 
@@ -188,7 +189,7 @@ fn await_ready(session: &mut Session, name: &ContainerName, ready: Ready) -> Res
 }
 
 /// What a step asks of the engine; a container to start is asked for as if it ran already.
-fn requests(step: &Step) -> Request {
+fn requests(file: &LabFile, step: &Step) -> Request {
     match step {
         Step::Stop { name, .. } => vec![Change::RemoveContainer { name: name.clone() }],
         Step::RemoveNetwork { name } => vec![Change::RemoveNetwork { name: name.clone() }],
@@ -196,41 +197,6 @@ fn requests(step: &Step) -> Request {
             vec![Change::CreateNetwork { name: name.clone(), spec: spec.clone() }]
         }
         Step::Change { request, .. } => request.clone(),
-        Step::Start(wanted) => imagined(wanted),
+        Step::Start(wanted) => record::request(&asked(file, wanted), Birth::imagined()),
     }
-}
-
-fn imagined(wanted: &LabContainer) -> Request {
-    let name = || wanted.name.clone();
-    let way = match &wanted.mode {
-        Mode::Of(other) => Way::Of(other.clone()),
-        Mode::Host => Way::Host,
-        Mode::Networks(_) | Mode::None => Way::Pid { pid: u32::MAX, start: 0 },
-    };
-    let container = twinax_core::state::Container {
-        id: "000000000000".to_owned(),
-        sandbox: Sandbox { way, cookie: None },
-        hostname: wanted.hostname.clone(),
-        endpoints: Vec::new(),
-        published: Vec::new(),
-        view: None,
-        dns: wanted.dns.clone(),
-        run: Some(twinax_core::state::Run {
-            command: wanted.run.clone(),
-            remove: false,
-            status: Status::Running { init: (u32::MAX, 0), supervisor: (u32::MAX, 0) },
-            created: 0,
-            lab: None,
-        }),
-        led: twinax_core::state::Led::default(),
-    };
-    let mut request = vec![Change::PutContainer { name: name(), container }];
-    if let Mode::Networks(specs) = &wanted.mode {
-        let attach = |spec: &AttachSpec| Change::Attach { container: name(), spec: spec.clone() };
-        request.extend(specs.iter().map(attach));
-    }
-    if !wanted.publish.is_empty() {
-        request.push(Change::Publish { container: name(), ports: wanted.publish.clone() });
-    }
-    request
 }

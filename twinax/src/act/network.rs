@@ -1,27 +1,21 @@
 //! Commands about networks, and about the whole.
 
-use std::{collections::BTreeSet, env, io, process::ExitCode};
+use std::{collections::BTreeSet, process::ExitCode};
 
 use twinax_core::{
     engine,
     name::{ContainerName, NetworkName},
-    state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Led, NetworkSpec, PublishSpec, Request,
-        Sandbox, State, Way,
-    },
+    state::{AttachSpec, Change, DEFAULT_NETWORK, NetworkSpec, PublishSpec, Request, State},
 };
 
-use super::{Done, failed::Failed, session, session::Session};
-use crate::{
-    front::{
-        json,
-        print::{self, Style},
-    },
-    linux::{
-        netns::{self, NetnsHandle},
-        process::Task,
-    },
+use super::{
+    Done,
+    failed::Failed,
+    record, session,
+    session::{Session, Whole},
+    shown::{show, style},
 };
+use crate::front::{json, print};
 
 pub(super) fn create(name: NetworkName, spec: NetworkSpec) -> Done {
     let mut session = session()?;
@@ -93,7 +87,7 @@ pub(super) fn connect(
 ) -> Done {
     let mut session = session()?;
     let mut request = Request::new();
-    if let Some(foreign) = foreign(&container)? {
+    if let Some(foreign) = record::foreign(&container)? {
         request.push(Change::PutContainer { name: container.clone(), container: foreign });
     }
     request.push(Change::Attach { container: container.clone(), spec });
@@ -108,37 +102,6 @@ pub(super) fn disconnect(network: NetworkName, container: ContainerName) -> Done
     let mut session = session()?;
     session.carry(&vec![Change::Detach { container, network }])?;
     session.done()
-}
-
-/// Returns the record of somebody else's namespace, if that is what `name` means.
-pub(super) fn foreign(name: &ContainerName) -> Result<Option<Container>, Failed> {
-    let way = match name.as_str().split_once(':') {
-        Some(("pid", pid)) => {
-            let pid = pid.parse().expect("checked when the name was parsed");
-            let Some(task) = Task::of(pid) else {
-                return Err(Failed::told(format!("there is no process {pid}")));
-            };
-            Way::Pid { pid: task.pid, start: task.start }
-        }
-        Some(("netns", path)) => Way::Path(path.to_owned()),
-        _ => return Ok(None),
-    };
-    let cookie = NetnsHandle::open(&way)?.cookie()?;
-    if netns::own_cookie().is_ok_and(|own| own == cookie) {
-        let what = format!("{name} is the host's own network namespace, which no cable leads into");
-        return Err(Failed::told(what).hint("name a process or file of another namespace"));
-    }
-    Ok(Some(Container {
-        id: super::container::new_id(),
-        sandbox: Sandbox { way, cookie: Some(cookie) },
-        hostname: None,
-        endpoints: Vec::new(),
-        published: Vec::new(),
-        view: None,
-        dns: Vec::new(),
-        run: None,
-        led: Led::default(),
-    }))
 }
 
 pub(super) fn check(json: bool) -> Done {
@@ -173,10 +136,6 @@ pub(super) fn repair(json: bool) -> Done {
     session.done()
 }
 
-type Whole = fn(
-    &mut crate::linux::world::Linux,
-) -> Result<engine::Done, engine::Failure<crate::linux::world::LinuxError>>;
-
 /// Looks at everything, every rule included.
 fn differences(look: Whole) -> Result<Option<(Session, engine::Done)>, Failed> {
     let mut session = Session::reading()?;
@@ -186,22 +145,4 @@ fn differences(look: Whole) -> Result<Option<(Session, engine::Done)>, Failed> {
     session.world.thorough = true;
     let done = session.whole(look)?;
     Ok(Some((session, done)))
-}
-
-impl Session {
-    fn whole(&mut self, look: Whole) -> Result<engine::Done, Failed> {
-        let _lock = self.world.store().lock()?;
-        Ok(look(&mut self.world)?)
-    }
-}
-
-/// How tables are printed to standard output.
-pub(super) fn style() -> Style {
-    Style::of(io::stdout(), env::var_os("NO_COLOR").is_some())
-}
-
-pub(super) fn show<T: serde::Serialize>(body: T) -> Result<(), Failed> {
-    let text = json::text(body).map_err(|cause| Failed::Output(cause.into()))?;
-    print!("{text}");
-    Ok(())
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use twinax_core::{
     diff::Plan,
     engine::{self, Failure, Sandboxes, World},
@@ -14,18 +15,20 @@ use twinax_core::{
     state::{Change, Container, Keys, Request, State},
 };
 
-use rustix::process::Signal;
-
 use super::{container::TEARDOWN, failed::Failed};
 use crate::{
     container::Task,
     forwarder,
-    linux::world::Linux,
+    linux::process::{init_of, supervisor_of},
     place::{self, Need, Place},
+    world::{Linux, LinuxError},
 };
 
 /// How long to wait for the kernel to take cables away; for one namespace it needs some 30 ms.
 const GHOSTS_GO: Duration = Duration::from_millis(200);
+
+/// What the engine does to everything: [`engine::check`], [`engine::repair`].
+pub(super) type Whole = fn(&mut Linux) -> Result<engine::Done, engine::Failure<LinuxError>>;
 
 pub(super) struct Session {
     pub(super) world: Linux,
@@ -103,6 +106,12 @@ impl Session {
         Ok(engine::plan(&mut self.world, request)?)
     }
 
+    /// Does what `look` does, alone.
+    pub(super) fn whole(&mut self, look: Whole) -> Result<engine::Done, Failed> {
+        let _lock = self.place.store.lock()?;
+        Ok(look(&mut self.world)?)
+    }
+
     /// Everything that is stored.
     pub(super) fn state(&mut self) -> Result<State, Failed> {
         Ok(self.place.store.load(&Keys { all: true, ..Keys::default() })?)
@@ -150,18 +159,6 @@ impl Session {
         self.leave()?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// The first process of a container that Twinax runs, until its end is on record.
-pub(super) fn init_of(container: &Container) -> Option<Task> {
-    let (pid, start) = container.run.as_ref()?.init()?;
-    Some(Task { pid, start })
-}
-
-/// The process that keeps a container's log and records its end, until then.
-pub(super) fn supervisor_of(container: &Container) -> Option<Task> {
-    let (pid, start) = container.run.as_ref()?.supervisor()?;
-    Some(Task { pid, start })
 }
 
 /// Not recorded as ended, and neither its first process nor its supervisor is left.

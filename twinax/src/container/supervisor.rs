@@ -246,10 +246,15 @@ impl Flow {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Ok(0) | Err(_) => self.pipe = None,
             Ok(length) => {
-                if self.tee && write_all(tee, &chunk.body()[..length]).is_err() {
-                    self.tee = false; // Nobody reads it any more; the log goes on.
-                }
+                let told = if self.tee { write_all(tee, &chunk.body()[..length]) } else { Ok(()) };
                 log.append(self.stream, chunk, length);
+                if let Err(error) = told {
+                    self.tee = false; // Nobody reads it any more; the log goes on.
+                    if error.kind() == io::ErrorKind::BrokenPipe {
+                        // As for any command that is piped to another: it hears of it.
+                        self.pipe = None;
+                    }
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Stop, kv,
+    Answer, Stop, kv,
     net::{self, Target},
     say,
 };
@@ -53,12 +53,6 @@ impl Upstream {
             (_, Err(error)) => Err(format!("{target}: {}", net::reason(&error))),
         }
     }
-}
-
-/// What a server answered.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: String,
 }
 
 struct Site {

@@ -19,8 +19,7 @@ use std::{
 };
 
 use super::{
-    Stop,
-    http::Answer,
+    Answer, Stop,
     net::{self, Target},
     say,
 };

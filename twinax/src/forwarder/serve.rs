@@ -45,26 +45,23 @@ const CONTROL: u64 = 0;
 
 /// Serves until told to stop. Standard output is where readiness is told; it is closed then.
 pub(super) fn main(run_dir: &Path) -> ExitCode {
-    match Server::new(run_dir) {
-        Ok((mut server, record)) => {
-            server.told_ready(server.answer());
-            let ended = server.run();
-            drop(record);
-            match ended {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // If it cannot be told, the starter hears of our end.
-                    let _ = io::stdout().write_all(super::ANOTHER.as_bytes());
-                    ExitCode::FAILURE
-                }
-                Err(error) => {
-                    server.log(&format!("ended: {error}"));
-                    ExitCode::FAILURE
-                }
-            }
+    let (mut server, _record) = match Server::new(run_dir) {
+        Ok(both) => both,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            // If it cannot be told, the starter hears of our end.
+            let _ = io::stdout().write_all(super::ANOTHER.as_bytes());
+            return ExitCode::FAILURE;
         }
         Err(error) => {
             eprintln!("the loopback forwarder cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let served = server.tell_ready(server.answer()).and_then(|()| server.run());
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            server.log(&format!("ended: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -153,15 +150,13 @@ impl Server {
         Ok((server, record))
     }
 
-    fn told_ready(&self, answer: String) {
-        let told = io::stdout().write_all(answer.as_bytes()).and_then(|()| io::stdout().flush());
-        let closed = File::open("/dev/null").and_then(|null| {
-            rustix::stdio::dup2_stdout(null)?;
-            Ok(())
-        });
-        if let Err(error) = told.and(closed) {
-            self.log(&format!("telling the starter: {error}"));
-        }
+    /// Tells the starter. One that was killed meanwhile has asked for nothing: nobody would know
+    /// of a forwarder that went on.
+    fn tell_ready(&self, answer: String) -> io::Result<()> {
+        io::stdout().write_all(answer.as_bytes())?;
+        io::stdout().flush()?;
+        rustix::stdio::dup2_stdout(File::open("/dev/null")?)?;
+        Ok(())
     }
 
     fn log(&self, line: &str) {

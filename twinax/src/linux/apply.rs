@@ -85,9 +85,14 @@ impl Links {
     /// as gone: nothing is observed there, and deletions there count as done.
     pub fn enter(&mut self, name: ContainerName, netns: NetnsHandle) -> Result<(), NetnsError> {
         let socket = netns.route_socket()?;
+        self.settle_in(name, netns, socket);
+        Ok(())
+    }
+
+    /// As [`Self::enter`], with a socket that was opened there.
+    pub fn settle_in(&mut self, name: ContainerName, netns: NetnsHandle, socket: RouteSocket) {
         self.index.retain(|link, _| link.netns != Netns::Container(name.clone()));
         self.rooms.insert(name, Room { netns, socket, nsid: None });
-        Ok(())
     }
 
     /// Forgets a container's namespace, which may end then.
@@ -134,8 +139,8 @@ impl Links {
         let Some(socket) = self.socket(&link.netns) else {
             return Ok(None);
         };
-        let answer = socket.get(link::get_by_name(link.name.as_str()))?;
-        let index = answer.as_ref().and_then(link::facts).map(|facts| facts.index);
+        let answer = link::get(socket, link::get_by_name(link.name.as_str()))?;
+        let index = answer.map(|facts| facts.index);
         if let Some(index) = index {
             self.remember(link.clone(), index);
         }
@@ -269,8 +274,7 @@ impl Links {
                 return Ok(());
             }
             // It also waits for the lock that the kernel thread holds while it works.
-            let answer = socket.get(link::get_by_index(index))?;
-            let up = answer.as_ref().and_then(link::facts).is_some_and(|facts| facts.up);
+            let up = link::get(socket, link::get_by_index(index))?.is_some_and(|facts| facts.up);
             if !up || Instant::now() > deadline {
                 return Ok(());
             }
@@ -310,14 +314,14 @@ impl Links {
         };
         let questions: Vec<_> = links.keys().map(|index| link::get_by_index(*index)).collect();
         let owners: Vec<usize> = links.values().copied().collect();
-        let answers = socket.ask(&questions).map_err(|error| ApplyError {
+        let answers = link::ask(socket, &questions).map_err(|error| ApplyError {
             index: owners.get(error.index).copied().unwrap_or(0),
             cause: error.into(),
         })?;
         let mut found = BTreeMap::new();
         for (answer, owner) in answers.iter().zip(owners) {
-            let facts = answer.as_ref().ok().and_then(link::facts);
-            found.extend(facts.as_ref().and_then(&beyond).map(|index| (index, owner)));
+            let facts = answer.as_ref().ok();
+            found.extend(facts.and_then(&beyond).map(|index| (index, owner)));
         }
         Ok(found)
     }

@@ -17,7 +17,10 @@ use twinax_core::{
     name::{IfName, Mac},
 };
 
-use super::socket::Message;
+use super::{
+    netlink::{self, attributes, text},
+    socket::{BatchError, Message, RouteSocket, only},
+};
 
 /// `LOOPBACK_IFINDEX` (net/net_namespace.h): `lo` is made with its namespace and has it always.
 pub const LOOPBACK: u32 = 1;
@@ -36,7 +39,7 @@ pub fn get_by_name(name: &str) -> RouteNetlinkMessage {
 }
 
 /// Asks for all links of a namespace.
-pub fn list() -> RouteNetlinkMessage {
+fn list() -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
     RouteNetlinkMessage::GetLink(message)
@@ -275,57 +278,95 @@ pub struct PortFacts {
     pub as_set: bool,
 }
 
-/// Reads an answer about a link; `None` where it is about something else.
-pub fn facts(message: &RouteNetlinkMessage) -> Option<LinkFacts> {
-    let RouteNetlinkMessage::NewLink(message) = message else {
-        return None;
-    };
+/// Asks about several links at once, each with one answer or one refusal.
+pub fn ask(
+    socket: &mut RouteSocket,
+    questions: &[RouteNetlinkMessage],
+) -> Result<Vec<Result<LinkFacts, Errno>>, BatchError> {
+    socket.ask_for(questions, answer)
+}
+
+/// Asks about one link; `None` where there is no such link.
+pub fn get(
+    socket: &mut RouteSocket,
+    question: RouteNetlinkMessage,
+) -> Result<Option<LinkFacts>, BatchError> {
+    only(ask(socket, std::slice::from_ref(&question))?)
+}
+
+/// Lists all links of the socket's namespace. Never the host's: the kernel's cost for that grows
+/// with the square of their number.
+pub fn list_all(socket: &mut RouteSocket) -> Result<Vec<LinkFacts>, BatchError> {
+    socket.dump_for(&list(), answer)
+}
+
+fn answer(message: &netlink::Message<'_>) -> Result<LinkFacts, String> {
+    read(message.body).ok_or_else(|| "a link that cannot be read".to_owned())
+}
+
+/// Reads the body of an RTM_NEWLINK. Not by the types that write: a link comes with some sixty
+/// attributes, and to decode them all cost more than the kernel's answer did.
+pub fn read(body: &[u8]) -> Option<LinkFacts> {
+    let number = |data: &[u8]| data.first_chunk().copied().map(u32::from_ne_bytes);
+    let header: &[u8; 16] = body.first_chunk()?;
     let mut facts = LinkFacts {
-        index: message.header.index,
-        up: message.header.flags.contains(LinkFlags::Up),
+        index: number(&header[4..])?,
+        up: number(&header[8..])? & libc::IFF_UP as u32 != 0,
         ..LinkFacts::default()
     };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => facts.name.clone_from(name),
-            LinkAttribute::Address(mac) => facts.mac = mac.as_slice().try_into().ok().map(Mac),
-            LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
-            LinkAttribute::Group(group) => facts.group = *group,
-            LinkAttribute::IfAlias(alias) => facts.alias.clone_from(alias),
-            LinkAttribute::Link(peer) => facts.peer = Some(*peer),
-            LinkAttribute::LinkNetNsId(id) => facts.peer_netns = Some(*id),
-            LinkAttribute::Controller(master) => facts.master = Some(*master),
-            LinkAttribute::LinkInfo(infos) => read_infos(infos, &mut facts),
+    for (kind, data) in attributes(&body[16..]) {
+        match kind {
+            libc::IFLA_ADDRESS => facts.mac = data.try_into().ok().map(Mac),
+            libc::IFLA_IFNAME => facts.name = text(data)?.to_owned(),
+            libc::IFLA_MTU => facts.mtu = number(data)?,
+            libc::IFLA_LINK => facts.peer = number(data),
+            libc::IFLA_MASTER => facts.master = number(data),
+            libc::IFLA_LINKINFO => read_info(data, &mut facts),
+            libc::IFLA_IFALIAS => facts.alias = text(data)?.to_owned(),
+            libc::IFLA_GROUP => facts.group = number(data)?,
+            libc::IFLA_LINK_NETNSID => facts.peer_netns = number(data).map(u32::cast_signed),
             _ => {}
         }
     }
     Some(facts)
 }
 
-fn read_infos(infos: &[LinkInfo], facts: &mut LinkFacts) {
-    for info in infos {
-        match info {
-            LinkInfo::Kind(kind) => facts.kind = kind.to_string(),
-            LinkInfo::PortData(InfoPortData::BridgePort(options)) => {
-                facts.port = read_port(options);
-            }
+/// Within `IFLA_LINKINFO` (linux/if_link.h).
+const INFO_KIND: u16 = 1;
+const INFO_SLAVE_DATA: u16 = 5;
+
+fn read_info(info: &[u8], facts: &mut LinkFacts) {
+    for (kind, data) in attributes(info) {
+        match kind {
+            INFO_KIND => facts.kind = text(data).unwrap_or_default().to_owned(),
+            // Only bridges tell anything about their ports, as far as we look.
+            INFO_SLAVE_DATA => facts.port = read_port(data),
             _ => {}
         }
     }
 }
 
-fn read_port(options: &[InfoBridgePort]) -> PortFacts {
+/// `IFLA_BRPORT_*` (linux/if_link.h), each a byte.
+mod port_option {
+    pub(super) const HAIRPIN: u16 = 4;
+    pub(super) const LEARNING: u16 = 8;
+    pub(super) const UNICAST_FLOOD: u16 = 9;
+    pub(super) const PROXY_ARP: u16 = 10;
+    pub(super) const PROXY_ARP_WIFI: u16 = 12;
+    pub(super) const MULTICAST_FLOOD: u16 = 27;
+    pub(super) const BROADCAST_FLOOD: u16 = 30;
+    pub(super) const ISOLATED: u16 = 33;
+}
+
+fn read_port(options: &[u8]) -> PortFacts {
+    use port_option::*;
     let mut port = PortFacts { as_set: true, ..PortFacts::default() };
-    for option in options {
-        match option {
-            InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
-            InfoBridgePort::Learning(on)
-            | InfoBridgePort::UnicastFlood(on)
-            | InfoBridgePort::ProxyARP(on)
-            | InfoBridgePort::Isolated(on) => port.as_set &= !on,
-            InfoBridgePort::ProxyARPWifi(on)
-            | InfoBridgePort::MulticastFlood(on)
-            | InfoBridgePort::BroadcastFlood(on) => port.as_set &= on,
+    for (kind, data) in attributes(options) {
+        let on = data.first().is_some_and(|byte| *byte != 0);
+        match kind {
+            HAIRPIN => port.hairpin = on,
+            LEARNING | UNICAST_FLOOD | PROXY_ARP | ISOLATED => port.as_set &= !on,
+            PROXY_ARP_WIFI | MULTICAST_FLOOD | BROADCAST_FLOOD => port.as_set &= on,
             _ => {}
         }
     }
@@ -334,6 +375,8 @@ fn read_port(options: &[InfoBridgePort]) -> PortFacts {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
+
     use super::*;
 
     #[test]
@@ -351,7 +394,9 @@ mod tests {
             panic!()
         };
         message.attributes.push(LinkAttribute::Controller(4));
-        let read = facts(&RouteNetlinkMessage::NewLink(message)).unwrap();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        let read = read(&bytes).unwrap();
         assert_eq!(read.port, PortFacts { hairpin: true, as_set: true });
         assert_eq!((read.index, read.master, read.up), (9, Some(4), false));
     }

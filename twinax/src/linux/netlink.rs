@@ -10,6 +10,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::{
+    buffer::spare_capacity,
     io::Errno,
     net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt},
 };
@@ -260,7 +261,7 @@ impl Socket {
         let flags = SocketFlags::CLOEXEC;
         let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         // No dump brings more than 32 KiB at a time (netlink_dump()).
-        let mut socket = Self { fd, buffer: vec![0; 1 << 16], send_limit: 0 };
+        let mut socket = Self { fd, buffer: Vec::with_capacity(1 << 16), send_limit: 0 };
         socket.switch_on(libc::NETLINK_EXT_ACK)?;
         socket.switch_on(libc::NETLINK_CAP_ACK)?;
         socket.learn_send_limit()?;
@@ -348,7 +349,8 @@ impl Socket {
         let (fd, buffer) = (&self.fd, &mut self.buffer);
         // With MSG_TRUNC the length is the datagram's, which may exceed the buffer.
         let flags = flags | RecvFlags::TRUNC;
-        let (_, len) = rustix::io::retry_on_intr(|| net::recv(fd, buffer.as_mut_slice(), flags))?;
+        buffer.clear();
+        let (_, len) = rustix::io::retry_on_intr(|| net::recv(fd, spare_capacity(buffer), flags))?;
         if len > self.buffer.len() {
             return Err(Errno::MSGSIZE);
         }

@@ -46,7 +46,8 @@ pub struct NetnsHandle {
 }
 
 impl NetnsHandle {
-    /// Opens the namespace that `way` leads to, whichever it is by now; see [`Self::of`].
+    /// Opens the namespace that `way` leads to, whichever it is by now; see [`Self::of`]. Whether a
+    /// file is a namespace at all shows when it is first entered.
     pub fn open(way: &Way) -> Result<Self, NetnsError> {
         match way {
             Way::Host => Ok(Self { fd: None, what: "of the host".to_owned() }),
@@ -65,17 +66,20 @@ impl NetnsHandle {
         }
     }
 
-    fn open_path(path: &str) -> Result<Self, NetnsError> {
-        let fd = open(path)?;
-        let handle = Self { fd: Some(fd), what: path.to_owned() };
-        // A name in /run/netns is an empty file once its mount is gone.
-        match handle.within(|| ()) {
-            Err(NetnsError::System { cause, .. }) if cause.raw_os_error() == Some(libc::EINVAL) => {
-                Err(NetnsError::NotOne { path: path.to_owned() })
-            }
-            Err(error) => Err(error),
-            Ok(()) => Ok(handle),
+    /// Opens the namespace of a sandbox, if it still is the one on record, with a socket in it.
+    pub fn with_socket(sandbox: &Sandbox) -> Result<(Self, RouteSocket), NetnsError> {
+        let handle = Self::open(&sandbox.way)?;
+        let (cookie, socket) = handle.within(|| (own_cookie(), RouteSocket::open()))?;
+        let cookie = cookie.map_err(|errno| handle.failed("read the cookie of", errno))?;
+        if sandbox.cookie != Some(cookie) {
+            return Err(NetnsError::Gone { what: handle.what });
         }
+        let socket = socket.map_err(|errno| handle.failed("open a socket in", errno))?;
+        Ok((handle, socket))
+    }
+
+    fn open_path(path: &str) -> Result<Self, NetnsError> {
+        Ok(Self { fd: Some(open(path)?), what: path.to_owned() })
     }
 
     fn open_pid(pid: u32, start: u64) -> Result<Self, NetnsError> {
@@ -102,14 +106,12 @@ impl NetnsHandle {
         };
         let home = open("/proc/thread-self/ns/net")?;
         let _way_back = WayBack { home };
-        move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
-            |errno| NetnsError::System {
-                doing: "enter",
-                what: self.what.clone(),
-                cause: errno.into(),
-            },
-        )?;
-        Ok(action())
+        match move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network)) {
+            Ok(()) => Ok(action()),
+            // A name in /run/netns is an empty file once its mount is gone.
+            Err(Errno::INVAL) => Err(NetnsError::NotOne { path: self.what.clone() }),
+            Err(errno) => Err(self.failed("enter", errno)),
+        }
     }
 
     /// Opens a route socket that lives in the namespace for good.

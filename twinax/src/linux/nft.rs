@@ -631,7 +631,7 @@ fn chain_fault(chain: &ChainDef, answer: Option<&[u8]>) -> Option<String> {
     });
     let wanted = chain.base.map(|base| {
         let kind = Some(base.kind.as_str());
-        let (hook, accept) = (encode::hook_number(base.hook), encode::verdict::ACCEPT as u32);
+        let (hook, accept) = (encode::hook_number(base.hook), expr::verdict::ACCEPT as u32);
         (kind, Some(hook), Some(base.priority as u32), Some(accept))
     });
     (found != wanted).then(|| "has another hook, priority or policy".to_owned())

@@ -82,8 +82,8 @@ impl Links {
             };
             let questions: Vec<_> =
                 ids.iter().map(|id| link::get_by_name(id.name.as_str())).collect();
-            for (id, answer) in ids.into_iter().zip(socket.ask(&questions)?) {
-                let Some(facts) = present(answer)?.as_ref().and_then(link::facts) else {
+            for (id, answer) in ids.into_iter().zip(link::ask(socket, &questions)?) {
+                let Some(facts) = present(answer)? else {
                     continue;
                 };
                 let one_of_ours = match netns {
@@ -181,8 +181,7 @@ impl Links {
         let Some(peer) = facts.peer else {
             return Ok(None);
         };
-        let answer = self.host().get(link::get_by_index(peer))?;
-        let Some(found) = answer.as_ref().and_then(link::facts) else {
+        let Some(found) = link::get(self.host(), link::get_by_index(peer))? else {
             return Ok(None);
         };
         let (true, Some(nsid)) = (found.peer == Some(facts.index), found.peer_netns) else {
@@ -214,8 +213,8 @@ impl Links {
         let Some(socket) = self.socket(netns) else {
             return Ok(None);
         };
-        let answer = socket.get(link::get_by_index(index))?;
-        Ok(answer.as_ref().and_then(link::facts).and_then(|facts| facts.name.parse().ok()))
+        let found = link::get(socket, link::get_by_index(index))?;
+        Ok(found.and_then(|facts| facts.name.parse().ok()))
     }
 
     /// Returns the container whose namespace the host's namespace numbers so.
@@ -356,9 +355,7 @@ impl Links {
 }
 
 /// Tells what is not there from what could not be asked.
-fn present(
-    answer: Result<RouteNetlinkMessage, Errno>,
-) -> Result<Option<RouteNetlinkMessage>, LinkError> {
+fn present<T>(answer: Result<T, Errno>) -> Result<Option<T>, LinkError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(Errno::NODEV | Errno::NOENT | Errno::NXIO | Errno::INVAL) => Ok(None),

@@ -12,6 +12,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 use serde::{Deserialize, Serialize};
+use twinax_core::state::Container;
 
 /// A process, told from a later one of the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,6 +20,28 @@ pub struct Task {
     pub pid: u32,
     /// Clock ticks after boot: field 22 of `/proc/PID/stat` (proc(5)).
     pub start: u64,
+}
+
+impl From<(u32, u64)> for Task {
+    fn from((pid, start): (u32, u64)) -> Self {
+        Self { pid, start }
+    }
+}
+
+impl From<Task> for (u32, u64) {
+    fn from(task: Task) -> Self {
+        (task.pid, task.start)
+    }
+}
+
+/// The first process of a container that Twinax runs, as far as it is recorded as running.
+pub fn init_of(container: &Container) -> Option<Task> {
+    container.run.as_ref()?.init().map(Task::from)
+}
+
+/// The process that keeps a container's log and records its end.
+pub fn supervisor_of(container: &Container) -> Option<Task> {
+    container.run.as_ref()?.supervisor().map(Task::from)
 }
 
 impl Task {

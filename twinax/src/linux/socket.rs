@@ -263,9 +263,18 @@ impl RouteSocket {
         &mut self,
         questions: &[RouteNetlinkMessage],
     ) -> Result<Vec<Result<RouteNetlinkMessage, Errno>>, BatchError> {
+        self.ask_for(questions, |message| decode(message.whole))
+    }
+
+    /// As [`Self::ask`], with a reader of one's own.
+    pub(super) fn ask_for<T>(
+        &mut self,
+        questions: &[RouteNetlinkMessage],
+        read: Read<T>,
+    ) -> Result<Vec<Result<T, Errno>>, BatchError> {
         let mut answers = Vec::with_capacity(questions.len());
         for (n, some) in questions.chunks(ASK_MESSAGES).enumerate() {
-            self.ask_some(some, &mut answers).map_err(|mut error| {
+            self.ask_some(some, read, &mut answers).map_err(|mut error| {
                 error.index += n * ASK_MESSAGES;
                 error
             })?;
@@ -273,10 +282,11 @@ impl RouteSocket {
         Ok(answers)
     }
 
-    fn ask_some(
+    fn ask_some<T>(
         &mut self,
         questions: &[RouteNetlinkMessage],
-        answers: &mut Vec<Result<RouteNetlinkMessage, Errno>>,
+        read: Read<T>,
+        answers: &mut Vec<Result<T, Errno>>,
     ) -> Result<(), BatchError> {
         let first = self.channel.take_seq(questions.len() as u32);
         let mut bytes = Vec::new();
@@ -297,7 +307,7 @@ impl RouteSocket {
                     match (message.kind, message.refusal()) {
                         (NLMSG_ERROR, Some((errno, _))) => answers.push(Err(errno)),
                         (NLMSG_ERROR, None) => answers.push(Err(Errno::NOMSG)),
-                        _ => match decode(message.whole) {
+                        _ => match read(&message) {
                             Ok(answer) => answers.push(Ok(answer)),
                             Err(text) => {
                                 garbled = garbled.take().or(Some(text));
@@ -320,14 +330,7 @@ impl RouteSocket {
         &mut self,
         question: RouteNetlinkMessage,
     ) -> Result<Option<RouteNetlinkMessage>, BatchError> {
-        let answer = self.ask(std::slice::from_ref(&question))?.pop();
-        match answer.unwrap_or(Err(Errno::NOMSG)) {
-            Ok(answer) => Ok(Some(answer)),
-            Err(
-                Errno::NODEV | Errno::NOENT | Errno::SRCH | Errno::NETUNREACH | Errno::HOSTUNREACH,
-            ) => Ok(None),
-            Err(errno) => Err(BatchError { index: 0, errno, text: String::new() }),
-        }
+        only(self.ask(std::slice::from_ref(&question))?)
     }
 
     /// Lists everything that matches `question`. Where the link is gone (`ENODEV`) or the routing
@@ -336,6 +339,15 @@ impl RouteSocket {
         &mut self,
         question: &RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, BatchError> {
+        self.dump_for(question, |message| decode(message.whole))
+    }
+
+    /// As [`Self::dump`], with a reader of one's own.
+    pub(super) fn dump_for<T>(
+        &mut self,
+        question: &RouteNetlinkMessage,
+        read: Read<T>,
+    ) -> Result<Vec<T>, BatchError> {
         let question = Message::new(question.clone(), NLM_F_DUMP);
         let mut found = Vec::new();
         let mut garbled = None;
@@ -343,7 +355,7 @@ impl RouteSocket {
             |seq| question.encode(seq),
             |message| match message {
                 None => found.clear(),
-                Some(message) => match decode(message.whole) {
+                Some(message) => match read(&message) {
                     Ok(decoded) => found.push(decoded),
                     Err(text) => garbled = Some(text),
                 },
@@ -355,6 +367,20 @@ impl RouteSocket {
             (Ok(()), Some(text)) => Err(BatchError { index: 0, errno: Errno::BADMSG, text }),
             (Ok(()), None) => Ok(found),
         }
+    }
+}
+
+/// How an answer is read; a text says what is wrong with it.
+pub(super) type Read<T> = fn(&netlink::Message<'_>) -> Result<T, String>;
+
+/// The one answer; `None` where the kernel says that there is no such thing.
+pub(super) fn only<T>(mut answers: Vec<Result<T, Errno>>) -> Result<Option<T>, BatchError> {
+    match answers.pop().unwrap_or(Err(Errno::NOMSG)) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Errno::NODEV | Errno::NOENT | Errno::SRCH | Errno::NETUNREACH | Errno::HOSTUNREACH) => {
+            Ok(None)
+        }
+        Err(errno) => Err(BatchError { index: 0, errno, text: String::new() }),
     }
 }
 

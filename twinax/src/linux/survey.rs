@@ -35,8 +35,7 @@ pub fn uplink_mtu(socket: &mut RouteSocket) -> Result<u32, BatchError> {
         let Some((_, index)) = best else {
             continue;
         };
-        let answer = socket.get(link::get_by_index(index))?;
-        if let Some(facts) = answer.as_ref().and_then(link::facts) {
+        if let Some(facts) = link::get(socket, link::get_by_index(index))? {
             return Ok(facts.mtu);
         }
     }
@@ -79,8 +78,8 @@ pub fn foreign_subnets(socket: &mut RouteSocket) -> Result<BTreeSet<IpNet>, Batc
 
 /// Returns what others made in the namespace of `socket`; default routes of ours do not count.
 pub fn room(socket: &mut RouteSocket) -> Result<Room, BatchError> {
-    let links = socket.dump(&link::list())?;
-    let names = links.iter().filter_map(link::facts).filter_map(|facts| facts.name.parse().ok());
+    let links = link::list_all(socket)?;
+    let names = links.iter().filter_map(|facts| facts.name.parse().ok());
     let mut leads = |family| -> Result<bool, BatchError> {
         let routes = listed(socket, family, RouteHeader::RT_TABLE_MAIN)?;
         Ok(routes.iter().any(|route| route.dst.prefix_len() == 0 && !route.ours))
@@ -91,7 +90,7 @@ pub fn room(socket: &mut RouteSocket) -> Result<Room, BatchError> {
 
 /// Whether the host has a link of that name.
 pub fn link_exists(socket: &mut RouteSocket, name: &str) -> Result<bool, BatchError> {
-    Ok(socket.get(link::get_by_name(name))?.is_some())
+    Ok(link::get(socket, link::get_by_name(name))?.is_some())
 }
 
 fn listed(

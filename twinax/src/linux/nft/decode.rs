@@ -10,7 +10,10 @@ use twinax_core::{
     ruleset::{Chain, DataType, Datum, ElementId, Group, KeyType, SetName, Value},
 };
 
-use super::encode::{self, UDATA_COMMENT};
+use super::{
+    encode::{self, UDATA_COMMENT},
+    expr,
+};
 use crate::linux::netlink::{attribute, attributes, be32, text};
 
 /// Returns the elements in the body of a `NFT_MSG_NEWSETELEM`, each with its comment; `None` in
@@ -39,7 +42,7 @@ fn verdict(data: &[u8]) -> Option<Chain> {
     let code = be32(attribute(data, 1)?)? as i32;
     let name = text(attribute(data, 2)?)?;
     let chain = Chain::ALL.into_iter().find(|chain| chain.as_str() == name)?;
-    (code == encode::verdict::GOTO).then_some(chain)
+    (code == expr::verdict::GOTO).then_some(chain)
 }
 
 fn concat(types: &[KeyType], mut bytes: &[u8]) -> Option<Vec<Datum>> {

@@ -5,7 +5,7 @@ use twinax_core::ruleset::{
     TableName, Value, fnv1a,
 };
 
-use super::expr;
+use super::expr::{self, put_verdict, verdict};
 use crate::linux::netlink::Outgoing;
 
 pub(super) const NEWTABLE: u8 = 0;
@@ -33,15 +33,6 @@ pub(super) const UDATA_DIGEST: u8 = 200;
 
 /// A comment is cut here; nft's own limit is 128 with the NUL.
 pub(super) const COMMENT_MAX: usize = 127;
-
-pub(super) mod verdict {
-    //! Verdict codes.
-    pub(in super::super) const DROP: i32 = libc::NF_DROP;
-    pub(in super::super) const ACCEPT: i32 = libc::NF_ACCEPT;
-    pub(in super::super) const JUMP: i32 = libc::NFT_JUMP;
-    pub(in super::super) const GOTO: i32 = libc::NFT_GOTO;
-    pub(in super::super) const RETURN: i32 = libc::NFT_RETURN;
-}
 
 /// `NFPROTO_*` of a table.
 pub(super) fn family(table: TableName) -> u8 {
@@ -246,14 +237,6 @@ fn put_element_value(out: &mut Outgoing, value: &Value) {
         Value::Concat(parts) => put_data(out, parts),
     }
     out.close(data);
-}
-
-/// Puts `NFTA_DATA_VERDICT`.
-pub(super) fn put_verdict(out: &mut Outgoing, code: i32, chain: Option<&str>) {
-    let nest = out.open(2);
-    out.attr(1, &code.to_be_bytes());
-    chain.into_iter().for_each(|chain| out.text(2, chain));
-    out.close(nest);
 }
 
 /// Puts `NFTA_DATA_VALUE`: the parts, each padded to 4 bytes.

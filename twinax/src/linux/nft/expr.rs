@@ -6,8 +6,16 @@
 
 use twinax_core::ruleset::{Family, Field, L4, Literal, Match, Rule, SetName, Statement};
 
-use super::encode::{put_verdict, verdict};
 use crate::linux::netlink::Outgoing;
+
+pub(super) mod verdict {
+    //! Verdict codes.
+    pub(in super::super) const DROP: i32 = libc::NF_DROP;
+    pub(in super::super) const ACCEPT: i32 = libc::NF_ACCEPT;
+    pub(in super::super) const JUMP: i32 = libc::NFT_JUMP;
+    pub(in super::super) const GOTO: i32 = libc::NFT_GOTO;
+    pub(in super::super) const RETURN: i32 = libc::NFT_RETURN;
+}
 
 /// `NFT_REG32_00`, the first of sixteen.
 const FIRST: u32 = 8;
@@ -71,6 +79,14 @@ fn put_immediate(out: &mut Outgoing, code: i32, chain: Option<&str>) {
         put_verdict(out, code, chain);
         out.close(data);
     });
+}
+
+/// Puts `NFTA_DATA_VERDICT`.
+pub(super) fn put_verdict(out: &mut Outgoing, code: i32, chain: Option<&str>) {
+    let nest = out.open(2);
+    out.attr(1, &code.to_be_bytes());
+    chain.into_iter().for_each(|chain| out.text(2, chain));
+    out.close(nest);
 }
 
 fn put_lookup(out: &mut Outgoing, fields: &[Field], set: SetName, more: &[(u16, u32)]) {

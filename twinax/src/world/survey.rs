@@ -13,7 +13,7 @@ use crate::{
     linux::{
         link, listeners,
         netns::{NetnsError, NetnsHandle},
-        process::Task,
+        process::init_of,
         survey, sysctl,
     },
 };
@@ -52,9 +52,11 @@ pub(super) fn answer(
         }
     }
     for (name, sandbox) in &questions.rooms {
-        match NetnsHandle::of(sandbox).and_then(|netns| netns.route_socket()) {
-            Ok(mut socket) => {
+        match NetnsHandle::with_socket(sandbox) {
+            Ok((netns, mut socket)) => {
                 facts.rooms.insert(name.clone(), survey::room(&mut socket)?);
+                // What follows will work in there.
+                world.links()?.settle_in(name.clone(), netns, socket);
             }
             Err(NetnsError::Gone { .. }) => {} // Whoever goes in will say so.
             Err(other) => return Err(other.into()),
@@ -65,10 +67,10 @@ pub(super) fn answer(
 
 /// Whether a container's namespace has gone, or the process that Twinax runs in another's.
 fn is_gone(container: &Container) -> bool {
-    if let Some(run) = &container.run {
-        return run.init().is_some_and(|(pid, start)| !Task { pid, start }.alive());
+    match &container.run {
+        Some(_) => init_of(container).is_some_and(|init| !init.alive()),
+        None => NetnsHandle::of(&container.sandbox).is_err(),
     }
-    NetnsHandle::of(&container.sandbox).is_err()
 }
 
 /// Asks for a range as it is; any port will do where the probe says so, but for those promised

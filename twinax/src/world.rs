@@ -19,18 +19,18 @@ use twinax_core::{
     state::{Host, Keys, Row, State, Way},
 };
 
-use super::{
-    apply::{ApplyError, LinkError, Links, is_link_op},
-    conntrack::Conntrack,
-    listeners::ListenersError,
-    netns::{NetnsError, NetnsHandle},
-    nft::{NftError, NftOp, NftSocket},
-    socket::BatchError,
-    sysctl::{self, SysctlError},
-};
 use crate::{
     container::{Task, mounts::RemountFailed},
     forwarder::{self, ForwarderError},
+    linux::{
+        apply::{ApplyError, LinkError, Links, is_link_op},
+        conntrack::Conntrack,
+        listeners::ListenersError,
+        netns::{NetnsError, NetnsHandle},
+        nft::{NftError, NftOp, NftSocket},
+        socket::BatchError,
+        sysctl::{self, SysctlError},
+    },
     store::{Store, StoreError},
 };
 
@@ -117,8 +117,8 @@ impl Linux {
     ) -> Result<(), LinuxError> {
         for name in names {
             let Some(sandbox) = at.get(name) else { continue };
-            match NetnsHandle::of(sandbox) {
-                Ok(netns) => self.links()?.enter(name.clone(), netns)?,
+            match NetnsHandle::with_socket(sandbox) {
+                Ok((netns, socket)) => self.links()?.settle_in(name.clone(), netns, socket),
                 Err(NetnsError::Gone { .. }) => self.links()?.leave(name),
                 Err(other) => return Err(other.into()),
             }
@@ -143,7 +143,7 @@ impl Linux {
             return Ok(());
         }
         let links = self.links()?;
-        let observed = links.observe(scope, &std::collections::BTreeSet::new())?;
+        let observed = links.observe(scope, &scope.addrs)?;
         seen.netns = scope.netns.iter().filter(|name| links.is_entered(name)).cloned().collect();
         seen.links = observed.topology.links;
         seen.addrs = observed.topology.addrs;
@@ -219,8 +219,9 @@ impl Linux {
                 Ok(forwarder::start(self.store.run_dir())?)
             }
             Op::StopProcess { process: Process::Forwarder } => {
-                forwarder::stop(self.store.run_dir())?;
-                files::clear_forwards(&self.store)
+                // The file first: a forwarder that still runs is stopped by the next command.
+                files::clear_forwards(&self.store)?;
+                Ok(forwarder::stop(self.store.run_dir())?)
             }
             other => files::apply(&self.store, other, at),
         }
