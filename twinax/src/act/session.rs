@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
 use twinax_core::{
     diff::Plan,
     engine::{self, Failure, Sandboxes, World},
@@ -14,6 +13,8 @@ use twinax_core::{
     name::ContainerName,
     state::{Change, Container, Keys, Request, State},
 };
+
+use rustix::process::Signal;
 
 use super::{container::TEARDOWN, failed::Failed};
 use crate::{
@@ -24,11 +25,11 @@ use crate::{
     world::{Linux, LinuxError},
 };
 
-/// How long to wait for the kernel to take cables away; for one namespace it needs some 30 ms.
-const GHOSTS_GO: Duration = Duration::from_millis(200);
-
 /// What the engine does to everything: [`engine::check`], [`engine::repair`].
 pub(super) type Whole = fn(&mut Linux) -> Result<engine::Done, engine::Failure<LinuxError>>;
+
+/// How long to wait for the kernel to take cables away; for one namespace it needs some 30 ms.
+const GHOSTS_GO: Duration = Duration::from_millis(200);
 
 pub(super) struct Session {
     pub(super) world: Linux,

@@ -92,10 +92,11 @@ pub fn exec(exec: &Exec) -> Result<i32, ExecError> {
     let Some((program, arguments)) = exec.command.split_first() else {
         return Err(ExecError::NotFound { command: OsString::new() });
     };
-    let home = std::env::current_dir().ok();
     enter(&exec.target)?;
+    // Where only the network is another's, the directory stays the caller's, even one that has no
+    // path any more.
     let whole = matches!(exec.target, Target::Container(_));
-    let cwd = exec.cwd.clone().or_else(|| if whole { Some("/".into()) } else { home });
+    let cwd = exec.cwd.clone().or_else(|| whole.then(|| "/".into()));
     let mut command = Command::new(program);
     command.args(arguments).envs(exec.env.iter().map(|(key, value)| (key, value)));
     if let Some(path) = cwd {
