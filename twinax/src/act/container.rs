@@ -358,9 +358,12 @@ pub(super) fn forget(
 ) -> Result<(), Failed> {
     let keys = Keys { containers: rows.keys().cloned().collect(), ..Keys::default() };
     let left = session.world.store().load(&keys)?;
-    let left = rows.keys().filter(|name| left.containers.get(name).is_some());
+    let same = |name: &ContainerName, row: &Container| {
+        left.containers.get(name).is_some_and(|now| now.id == row.id)
+    };
+    let left = rows.iter().filter(|(name, row)| same(name, row));
     let request: Request =
-        left.map(|name| Change::RemoveContainer { name: name.clone() }).collect();
+        left.map(|(name, _)| Change::RemoveContainer { name: name.clone() }).collect();
     if !request.is_empty() {
         session.carry(&request)?;
     }

@@ -23,6 +23,7 @@ tests![
     killed_while_publishing,
     killed_while_a_lab_goes_up_and_down,
     a_supervisor_killed,
+    an_end_promised_is_kept,
     the_forwarder_killed,
 ];
 
@@ -243,6 +244,33 @@ fn a_supervisor_killed(sandbox: &mut Sandbox) -> Outcome {
     // Others are not concerned.
     let again = sandbox.start("again", "--network web -p 8080:80");
     assert_eq!(again.netns.ask(Talk::Tcp, (stays.v4(), 7).into()), Reach::Reached(again.v4()));
+    Outcome::Passed
+}
+
+/// As if `rm -f` had died between its promise and the kill.
+fn an_end_promised_is_kept(sandbox: &mut Sandbox) -> Outcome {
+    sandbox.done("network create web");
+    for line in ["ps", "repair", "stop c", "rm c", "rm -f c"] {
+        let pid = sandbox.start("c", "--network none").pid;
+        let record = fs::read_dir("/run/twinax")
+            .unwrap()
+            .map(|dir| dir.unwrap().path().join("containers/c/record.json"))
+            .find(|path| path.exists())
+            .unwrap();
+        let text = fs::read_to_string(&record).unwrap();
+        assert!(text.contains("\"running\""), "{text}");
+        fs::write(&record, text.replace("\"running\"", "\"ending\"")).unwrap();
+        for refused in ["exec c -- /bin/sh -c :", "network connect web c", "publish c 80"] {
+            sandbox.refused(refused);
+        }
+        sandbox.done(line);
+        assert!(!fs::exists(format!("/proc/{pid}")).unwrap(), "{line} leaves it");
+        if !line.starts_with("rm") {
+            assert_eq!(sandbox.row("c")["status"], "exited", "{line}");
+            sandbox.done("rm c");
+        }
+        sandbox.whole();
+    }
     Outcome::Passed
 }
 
