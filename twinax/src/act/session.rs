@@ -1,6 +1,7 @@
 //! One command's hold on the engine: the lock, the requests, and what is left when it ends.
 
 use std::{
+    cell::Cell,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -31,14 +32,23 @@ pub(super) type Whole = fn(&mut Linux) -> Result<engine::Done, engine::Failure<L
 /// How long to wait for the kernel to take cables away; for one namespace it needs some 30 ms.
 const GHOSTS_GO: Duration = Duration::from_millis(200);
 
+/// Leaves when dropped, so that a command that is refused leaves nothing behind either.
 pub(super) struct Session {
     pub(super) world: Linux,
     place: Place,
+    left: Cell<bool>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // What went wrong before is what is told.
+        let _ = self.leave();
+    }
 }
 
 impl Session {
     pub(super) fn of(place: Place) -> Self {
-        Self { world: Linux::new(place.store.clone()), place }
+        Self { world: Linux::new(place.store.clone()), place, left: Cell::new(false) }
     }
 
     /// For commands that only read: an ordinary user's holder is not started for them. What
@@ -150,9 +160,17 @@ impl Session {
     }
 
     /// To be called when the command is done: an ordinary user's holder goes with the last
-    /// container.
+    /// container. Does so once.
     pub(super) fn leave(&self) -> Result<(), Failed> {
-        Ok(self.place.leave()?)
+        match self.left.replace(true) {
+            true => Ok(()),
+            false => Ok(self.place.leave()?),
+        }
+    }
+
+    /// Makes the supervisor of a container just started the one who leaves.
+    pub(super) fn hand_over(&self) {
+        self.left.set(true);
     }
 
     /// Ends a command that has done its work.
