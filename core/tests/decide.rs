@@ -356,13 +356,30 @@ fn the_default_network_is_there_when_it_is_needed() {
         expect![[r#"
             refused: container c2 is on network default already, with another IPv4 address
             refused: alias db is refused: network default is the default one, which has no names
-            refused: network default is the default network and cannot be removed
+            refused: network default is in use by containers c1, c2
             network default #1 tx-default mtu 1450 10.224.0.0/22 gateway 10.224.0.1
             container c1
               txv1001 eth0 default 02:74:0a:e0:00:02 10.224.0.2
             container c2
               txv1002 eth0 default 02:74:0a:e0:00:03 10.224.0.3
             switch ipv4/ip_forward 1 (was 0)
+        "#]],
+    );
+}
+
+#[test]
+fn the_default_network_goes_when_unused_and_comes_back() {
+    check(
+        "put c1 ; attach c1 default
+         rm-network default
+         detach c1 default ; rm-network default
+         attach c1 default
+         detach c1 default ; rm-network default ; attach c1 default",
+        expect![[r#"
+            refused: network default is in use by container c1
+            network default #1 tx-default mtu 1450 10.224.0.0/22 gateway 10.224.0.1
+            container c1
+              txv1003 eth0 default 02:74:0a:e0:00:02 10.224.0.2
         "#]],
     );
 }

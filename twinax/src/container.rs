@@ -50,6 +50,9 @@ use crate::{container::channel::Channel, linux::task::Signals};
 
 pub use crate::linux::process::Task;
 
+/// What the first process of a container calls itself.
+pub(crate) const INIT_NAME: &std::ffi::CStr = c"twinax-init";
+
 /// What to run, and where.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spec {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    container::INIT_NAME,
     holder::{self, HolderError, Standing},
     linux::{
         netns,
@@ -28,6 +29,10 @@ pub enum PlaceError {
     Holder(#[from] HolderError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(
+        "this is inside a container that Twinax runs, whose processes have other numbers: run twinax outside of it"
+    )]
+    Inside,
     #[error("cannot tell which network namespace this is")]
     Cookie(#[source] io::Error),
 }
@@ -47,6 +52,10 @@ pub struct Place {
 /// # Errors
 /// See [`PlaceError`].
 pub fn enter(need: Need) -> Result<Place, PlaceError> {
+    // What is on record of a process is its number: one of in here means another out there.
+    if fs::read("/proc/1/comm").is_ok_and(|name| name.trim_ascii() == INIT_NAME.to_bytes()) {
+        return Err(PlaceError::Inside);
+    }
     if holder::privileged() {
         return root();
     }

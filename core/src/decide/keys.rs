@@ -84,13 +84,17 @@ pub fn more_keys(state: &State, request: &Request) -> Option<Keys> {
 
 /// Whether `request` makes the default network by attaching to it.
 pub(super) fn needs_default(state: &State, request: &Request) -> bool {
-    let attach = request.iter().find_map(|change| match change {
-        Change::Attach { spec, .. } if spec.network.as_str() == DEFAULT_NETWORK => {
-            Some(&spec.network)
+    let mut removed = false;
+    request.iter().any(|change| match change {
+        Change::RemoveNetwork { name } if name.as_str() == DEFAULT_NETWORK => {
+            removed = true;
+            false
         }
-        _ => None,
-    });
-    attach.is_some_and(|name| state.networks.get(name).is_none())
+        Change::Attach { spec, .. } if spec.network.as_str() == DEFAULT_NETWORK => {
+            removed || state.networks.get(&spec.network).is_none()
+        }
+        _ => false,
+    })
 }
 
 /// How many addresses of a network are held by containers that are not loaded.

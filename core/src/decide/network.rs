@@ -12,7 +12,7 @@ use crate::{
     model::{Sysctl, Turned},
     name::{IfName, NetworkName},
     pool::{self, Leases},
-    state::{DEFAULT_NETWORK, Driver, Network, NetworkSpec, Subnet, SubnetSpec},
+    state::{Driver, Network, NetworkSpec, Subnet, SubnetSpec},
 };
 
 use super::{Decision, Refusal};
@@ -108,9 +108,6 @@ impl Decision<'_> {
     }
 
     pub(super) fn remove_network(&mut self, name: &NetworkName) -> Result<(), Refusal> {
-        if name.as_str() == DEFAULT_NETWORK {
-            return Err(Refusal::DefaultStays(name.clone()));
-        }
         let network = self.state.networks.get(name);
         let network = network.ok_or_else(|| Refusal::NoSuchNetwork(name.clone()))?.clone();
         let here = self.state.containers.loaded().iter().filter(|(_, container)| {

@@ -16,8 +16,6 @@ pub enum Refusal {
     NoSuchNetwork(NetworkName),
     #[error("network {name} exists already, with another {what}")]
     NetworkDiffers { name: NetworkName, what: &'static str },
-    #[error("network {0} is the default network and cannot be removed")]
-    DefaultStays(NetworkName),
     #[error("network {network} is in use by {}", users(.containers))]
     NetworkInUse { network: NetworkName, containers: Vec<ContainerName> },
     #[error("network {network} cannot have {what}: {why}")]

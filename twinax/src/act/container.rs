@@ -56,13 +56,8 @@ pub(super) fn run(run: cli::Run) -> Done {
         attached: !run.detach,
         lab: None,
     };
-    let started = match start(&mut session, &wanted) {
-        Ok(started) => started,
-        Err(failed) => {
-            session.leave()?;
-            return Err(failed);
-        }
-    };
+    let started = start(&mut session, &wanted)?;
+    session.hand_over();
     for warning in &started.warnings {
         eprintln!("twinax: warning: {warning}");
     }
@@ -194,6 +189,9 @@ pub(super) fn exec(exec: cli::Exec) -> Done {
         cwd: exec.workdir.map(PathBuf::from),
         detach: exec.detach,
     };
+    // While this process is where the session began: what it runs goes elsewhere, and what it
+    // ran in stays as long as it does.
+    session.done()?;
     let code = process::exec::exec(&exec)?;
     Ok(ExitCode::from(code.clamp(0, 255) as u8))
 }

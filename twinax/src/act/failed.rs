@@ -66,6 +66,7 @@ impl Failed {
                 Failure::Refused(_) => 1,
                 _ => 3,
             },
+            Self::Place(error) if matches!(**error, PlaceError::Inside) => 1,
             Self::Linux(_) | Self::Place(_) | Self::Output(_) => 3,
             Self::Start(error) => error.code(),
             Self::Exec(error) => error.code(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::ExitCode};
 use twinax_core::{
     engine,
     name::{ContainerName, NetworkName},
-    state::{AttachSpec, Change, DEFAULT_NETWORK, NetworkSpec, PublishSpec, Request, State},
+    state::{AttachSpec, Change, NetworkSpec, PublishSpec, Request, State},
 };
 
 use super::{
@@ -25,7 +25,10 @@ pub(super) fn create(name: NetworkName, spec: NetworkSpec) -> Done {
 }
 
 pub(super) fn remove(names: Vec<NetworkName>) -> Done {
-    let mut session = session()?;
+    take_away(session()?, names)
+}
+
+fn take_away(mut session: Session, names: Vec<NetworkName>) -> Done {
     // One request, so that either all go or none.
     let names: BTreeSet<NetworkName> = names.into_iter().collect();
     let remove = |name: &NetworkName| Change::RemoveNetwork { name: name.clone() };
@@ -39,11 +42,13 @@ pub(super) fn prune() -> Done {
     let state = session.state()?;
     let used: Vec<&NetworkName> = endpoints(&state).collect();
     let unused = state.networks.all().keys().filter(|name| !used.contains(name));
-    let unused: Vec<_> = unused.filter(|name| name.as_str() != DEFAULT_NETWORK).cloned().collect();
-    if unused.is_empty() {
-        return session.done();
+    let unused: Vec<_> = unused.cloned().collect();
+    match session.is_live() {
+        _ if unused.is_empty() => session.done(),
+        // It is in an ordinary user's namespaces already: they are not entered twice.
+        true => take_away(session, unused),
+        false => remove(unused),
     }
-    remove(unused)
 }
 
 fn endpoints(state: &State) -> impl Iterator<Item = &NetworkName> {

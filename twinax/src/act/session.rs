@@ -1,6 +1,7 @@
 //! One command's hold on the engine: the lock, the requests, and what is left when it ends.
 
 use std::{
+    cell::Cell,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use twinax_core::{
     engine::{self, Failure, Sandboxes, World},
     model::{LinkId, Op},
     name::ContainerName,
-    state::{Change, Container, Keys, Request, State},
+    state::{Change, Container, Keys, Request, Sandbox, State, Way},
 };
 
 use rustix::process::Signal;
@@ -20,7 +21,10 @@ use super::{container::TEARDOWN, failed::Failed};
 use crate::{
     container::Task,
     forwarder,
-    linux::process::{init_of, supervisor_of},
+    linux::{
+        netns::{NetnsError, NetnsHandle},
+        process::{init_of, supervisor_of},
+    },
     place::{self, Need, Place},
     world::{Linux, LinuxError},
 };
@@ -31,14 +35,23 @@ pub(super) type Whole = fn(&mut Linux) -> Result<engine::Done, engine::Failure<L
 /// How long to wait for the kernel to take cables away; for one namespace it needs some 30 ms.
 const GHOSTS_GO: Duration = Duration::from_millis(200);
 
+/// Leaves when dropped, so that a command that is refused leaves nothing behind either.
 pub(super) struct Session {
     pub(super) world: Linux,
     place: Place,
+    left: Cell<bool>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // What went wrong before is what is told.
+        let _ = self.leave();
+    }
 }
 
 impl Session {
     pub(super) fn of(place: Place) -> Self {
-        Self { world: Linux::new(place.store.clone()), place }
+        Self { world: Linux::new(place.store.clone()), place, left: Cell::new(false) }
     }
 
     /// For commands that only read: an ordinary user's holder is not started for them. What
@@ -125,8 +138,8 @@ impl Session {
         state.containers.remove(name).ok_or_else(|| Failed::no_container(name))
     }
 
-    /// Ends the containers that a command was about to end when it died, and records the end of
-    /// those whose processes are gone without a word.
+    /// Ends the containers that a command was about to end when it died, records the end of those
+    /// whose processes are gone without a word, and forgets namespaces of others that are gone.
     pub(super) fn bury(&mut self) -> Result<(), Failed> {
         for container in self.state()?.containers.all().values() {
             let Some(init) = init_of(container).filter(|_| container.ending()) else { continue };
@@ -135,14 +148,17 @@ impl Session {
                 let _ = supervisor_of(container).map(|task| task.wait_gone(TEARDOWN));
             }
         }
-        let dead: Request = self
-            .state()?
-            .containers
-            .all()
-            .iter()
-            .filter(|(_, container)| is_dead(container))
-            .map(|(name, _)| Change::Exited { name: name.clone(), code: None })
-            .collect();
+        let state = self.state()?;
+        let dead = state.containers.all().iter().filter_map(|(name, container)| {
+            let name = name.clone();
+            match &container.run {
+                Some(_) => is_dead(container).then_some(Change::Exited { name, code: None }),
+                None => {
+                    has_vanished(&container.sandbox).then_some(Change::RemoveContainer { name })
+                }
+            }
+        });
+        let dead: Request = dead.collect();
         if !dead.is_empty() {
             self.carry(&dead)?;
         }
@@ -150,9 +166,17 @@ impl Session {
     }
 
     /// To be called when the command is done: an ordinary user's holder goes with the last
-    /// container.
+    /// container. Does so once.
     pub(super) fn leave(&self) -> Result<(), Failed> {
-        Ok(self.place.leave()?)
+        match self.left.replace(true) {
+            true => Ok(()),
+            false => Ok(self.place.leave()?),
+        }
+    }
+
+    /// Makes the supervisor of a container just started the one who leaves.
+    pub(super) fn hand_over(&self) {
+        self.left.set(true);
     }
 
     /// Ends a command that has done its work.
@@ -166,4 +190,18 @@ impl Session {
 fn is_dead(container: &Container) -> bool {
     let gone = |task: Option<Task>| task.is_some_and(|task| !task.alive());
     gone(init_of(container)) && gone(supervisor_of(container))
+}
+
+/// Whether somebody else's namespace is no longer where it was found.
+fn has_vanished(sandbox: &Sandbox) -> bool {
+    match &sandbox.way {
+        Way::Pid { pid, start } => !Task { pid: *pid, start: *start }.alive(),
+        Way::Path(_) => {
+            matches!(
+                NetnsHandle::of(sandbox),
+                Err(NetnsError::Gone { .. } | NetnsError::NotOne { .. })
+            )
+        }
+        Way::Host | Way::Of(_) => false,
+    }
 }

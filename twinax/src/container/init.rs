@@ -59,7 +59,7 @@ const ORPHANED: u8 = 137;
 /// The life of an init. Its standard input is the socket to the supervisor.
 pub(super) fn init() -> ExitCode {
     task::close_inherited();
-    let _ = rustix::thread::set_name(c"twinax-init");
+    let _ = rustix::thread::set_name(super::INIT_NAME);
     let Ok(supervisor) = Channel::take_stdin() else {
         return ExitCode::FAILURE;
     };

@@ -114,7 +114,7 @@ fn bear(spec: &Spec, client: &Channel, stdin: Vec<OwnedFd>) -> Result<Option<Bro
 fn spawn_init(name: &str, stdio: [OwnedFd; 3]) -> Result<First, Failure> {
     let name = CString::new(name).map_err(|e| Failure::step("name the container's init", e))?;
     let role = CString::new(super::INIT).expect("a constant without a zero byte");
-    task::spawn_first(&[c"twinax-init".to_owned(), role, name], stdio)
+    task::spawn_first(&[super::INIT_NAME.to_owned(), role, name], stdio)
         .map_err(|e| Failure::step("start a first process in a pid namespace", e))
 }
 
