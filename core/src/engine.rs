@@ -133,7 +133,8 @@ pub fn plan<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<
 fn foresee<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W::Error>> {
     let Decided { before, after, reply, .. } = consider(world, request)?;
     let desired = lower(&after);
-    let at = sandboxes(&before, &after);
+    // What is there is looked at where it is, even if another of the same name is to come.
+    let at = sandboxes(&after, &before);
     let scope = lower(&before).scope().union(desired.scope());
     let mut observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
     // A container to come would be there, waiting, before its first promise.
@@ -327,7 +328,8 @@ fn lacks_shared(observed: &Topology, touched: &Touched) -> bool {
         || touched.leaned.iter().any(|id| observed.links.get(id) != had.links.get(id))
 }
 
-fn sandboxes(before: &State, after: &State) -> Sandboxes {
-    let both = before.containers.loaded().iter().chain(after.containers.loaded());
+/// Where containers are; what `last` says counts.
+fn sandboxes(first: &State, last: &State) -> Sandboxes {
+    let both = first.containers.loaded().iter().chain(last.containers.loaded());
     both.map(|(name, container)| (name.clone(), container.sandbox.clone())).collect()
 }

@@ -301,6 +301,9 @@ pub struct Run {
 pub struct Lab {
     pub name: String,
     pub digest: String,
+    /// The lab file's path, so that another file of the same name is told apart.
+    #[serde(default)]
+    pub file: String,
 }
 
 /// Whether a container's processes are there.

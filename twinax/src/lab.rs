@@ -2,7 +2,10 @@
 //!
 //! Pure: the steps are carried out elsewhere. A lab that is up takes no step.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use twinax_core::{
     decide::network_difference,
@@ -36,8 +39,13 @@ pub enum Step {
         spec: NetworkSpec,
     },
     Start(Box<LabContainer>),
-    /// Plugs a running container in and out, and changes its ports.
-    Change {
+    /// Plugs a running container out, and takes ports from it.
+    Leave {
+        name: ContainerName,
+        request: Request,
+    },
+    /// Plugs a running container in, and publishes its ports.
+    Join {
         name: ContainerName,
         request: Request,
     },
@@ -61,6 +69,8 @@ pub enum Why {
 pub enum LabConflict {
     #[error("there is a container {name} already, which lab {lab} did not make")]
     Container { name: ContainerName, lab: String },
+    #[error("lab {lab} is up already, from {file}")]
+    File { lab: String, file: String },
     #[error("there is a network {name} already, which lab {lab} did not make")]
     Network { name: NetworkName, lab: String },
 }
@@ -90,6 +100,17 @@ pub fn up(file: &LabFile, state: &State) -> Result<Vec<Step>, LabConflict> {
             }
         }
     }
+    // What goes leaves before what it stood on, and what others are to have is given up first.
+    let mut changes: BTreeMap<&ContainerName, Request> = BTreeMap::new();
+    for wanted in &file.containers {
+        if let Some(container) = stays.get(&wanted.name) {
+            let (leave, join) = change(wanted, container);
+            if !leave.is_empty() {
+                steps.push(Step::Leave { name: wanted.name.clone(), request: leave });
+            }
+            changes.insert(&wanted.name, join);
+        }
+    }
     let gone = my_networks(&file.name, state).filter(|name| !specs.contains_key(name));
     steps.extend(gone.chain(changed.iter().cloned()).map(|name| Step::RemoveNetwork { name }));
     for (name, spec) in specs {
@@ -98,17 +119,12 @@ pub fn up(file: &LabFile, state: &State) -> Result<Vec<Step>, LabConflict> {
         }
     }
     for wanted in &file.containers {
-        match stays.get(&wanted.name) {
+        match changes.remove(&wanted.name) {
             None => steps.push(Step::Start(Box::new(wanted.clone()))),
-            Some(container) => {
-                let request = change(wanted, container);
-                if !request.is_empty() {
-                    steps.push(Step::Change { name: wanted.name.clone(), request });
-                }
-            }
+            Some(join) if join.is_empty() => {}
+            Some(join) => steps.push(Step::Join { name: wanted.name.clone(), request: join }),
         }
     }
-    // What goes leaves before what it stood on; a network is left before it is removed.
     Ok(steps)
 }
 
@@ -120,6 +136,13 @@ pub fn down(file: &LabFile, state: &State) -> Vec<Step> {
     let stops = names.into_iter().map(|name| Step::Stop { name, why: Why::Unwanted });
     let networks = my_networks(&file.name, state).map(|name| Step::RemoveNetwork { name });
     stops.chain(networks).collect()
+}
+
+/// Returns the files that other containers of a lab of this name come from.
+pub fn other_files<'a>(lab: &'a str, path: &'a str, state: &'a State) -> BTreeSet<&'a str> {
+    let labs = mine(lab, state).filter_map(|(_, container)| container.run.as_ref()?.lab.as_ref());
+    let files = labs.map(|lab| lab.file.as_str());
+    files.filter(|file| !file.is_empty() && *file != path).collect()
 }
 
 /// The file's networks, labelled as the lab's; the default one is nobody's.
@@ -193,33 +216,38 @@ fn stop_why(
     container.endpoints.iter().any(on).then_some(Why::Network)
 }
 
-/// What turns the networks and ports of a running container into the wanted ones.
-fn change(wanted: &LabContainer, have: &Container) -> Request {
+/// What turns the networks and ports of a running container into the wanted ones: what it gives
+/// up, and what it takes. Where it leaves a network, all its ports go and come back, as the
+/// network may be the one that carries them.
+fn change(wanted: &LabContainer, have: &Container) -> (Request, Request) {
     let specs: &[AttachSpec] = match &wanted.mode {
         Mode::Networks(specs) => specs,
         _ => &[],
     };
     let name = &wanted.name;
-    let fits = |endpoint: &Endpoint| specs.iter().any(|spec| is(spec, endpoint));
-    let extra = have.published.iter().filter(|p| !wanted.publish.iter().any(|s| covers(s, p)));
-    let extra: Vec<_> = extra.map(exactly).collect();
-    let mut request = Request::new();
-    if !extra.is_empty() {
-        request.push(Change::Unpublish { container: name.clone(), ports: extra });
+    let fits = |endpoint: &&Endpoint| specs.iter().any(|spec| is(spec, endpoint));
+    let (stay, go): (Vec<&Endpoint>, Vec<_>) = have.endpoints.iter().partition(fits);
+    let keeps = |p: &&Published| go.is_empty() && wanted.publish.iter().any(|s| covers(s, p));
+    let (kept, given_up): (Vec<&Published>, Vec<_>) = have.published.iter().partition(keeps);
+    let mut leave = Request::new();
+    if !given_up.is_empty() {
+        let ports = given_up.into_iter().map(exactly).collect();
+        leave.push(Change::Unpublish { container: name.clone(), ports });
     }
-    for endpoint in have.endpoints.iter().filter(|endpoint| !fits(endpoint)) {
+    for endpoint in go {
         let network = endpoint.network.clone();
-        request.push(Change::Detach { container: name.clone(), network });
+        leave.push(Change::Detach { container: name.clone(), network });
     }
-    for spec in specs.iter().filter(|spec| !have.endpoints.iter().any(|e| is(spec, e))) {
-        request.push(Change::Attach { container: name.clone(), spec: spec.clone() });
+    let mut join = Request::new();
+    for spec in specs.iter().filter(|spec| !stay.iter().any(|endpoint| is(spec, endpoint))) {
+        join.push(Change::Attach { container: name.clone(), spec: spec.clone() });
     }
-    let missing = wanted.publish.iter().filter(|spec| !is_published(spec, have));
-    let missing: Vec<_> = missing.cloned().collect();
+    let missing: Vec<_> =
+        wanted.publish.iter().filter(|spec| !is_published(spec, &kept)).cloned().collect();
     if !missing.is_empty() {
-        request.push(Change::Publish { container: name.clone(), ports: missing });
+        join.push(Change::Publish { container: name.clone(), ports: missing });
     }
-    request
+    (leave, join)
 }
 
 /// Whether an endpoint is what `spec` asks for.
@@ -247,10 +275,9 @@ fn covers(spec: &PublishSpec, published: &Published) -> bool {
     spec.proto == published.proto && spec.host == published.host && inside && host
 }
 
-fn is_published(spec: &PublishSpec, have: &Container) -> bool {
+fn is_published(spec: &PublishSpec, kept: &[&Published]) -> bool {
     let (first, last) = spec.container_ports;
-    (first..=last)
-        .all(|port| have.published.iter().any(|p| p.container_port == port && covers(spec, p)))
+    (first..=last).all(|port| kept.iter().any(|p| p.container_port == port && covers(spec, p)))
 }
 
 fn exactly(published: &Published) -> PublishSpec {
@@ -269,7 +296,8 @@ impl fmt::Display for Step {
             Self::RemoveNetwork { name } => write!(f, "remove network {name}"),
             Self::CreateNetwork { name, .. } => write!(f, "create network {name}"),
             Self::Start(container) => write!(f, "start {}", container.name),
-            Self::Change { name, .. } => write!(f, "change {name}"),
+            Self::Leave { name, .. } => write!(f, "unplug {name} from what it leaves"),
+            Self::Join { name, .. } => write!(f, "plug {name} in anew"),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use twinax_core::{
     name::ContainerName,
-    state::{Change, Lab, Request, Way},
+    state::{Change, Lab, Request, State, Way},
 };
 
 use super::{
@@ -31,7 +31,7 @@ use crate::{
         progress::Progress,
         report::Report,
     },
-    lab::{self, Step},
+    lab::{self, LabConflict, Step},
     linux::{netns::NetnsHandle, process::init_of},
 };
 
@@ -47,7 +47,9 @@ pub(super) fn up(path: &Path) -> Done {
 }
 
 fn climb(session: &mut Session, file: &LabFile) -> Done {
-    let steps = lab::up(file, &session.state()?)?;
+    let state = session.state()?;
+    refuse_another(file, &state)?;
+    let steps = lab::up(file, &state)?;
     if steps.is_empty() {
         println!("{} is up: nothing to do", file.name);
     }
@@ -70,7 +72,9 @@ fn climb(session: &mut Session, file: &LabFile) -> Done {
 pub(super) fn down(path: &Path) -> Done {
     let file = read(path)?;
     let mut session = session()?;
-    let steps = lab::down(&file, &session.state()?);
+    let state = session.state()?;
+    refuse_another(&file, &state)?;
+    let steps = lab::down(&file, &state);
     if steps.is_empty() {
         println!("{} is down: nothing to do", file.name);
     }
@@ -95,11 +99,26 @@ pub(super) fn plan(path: &Path, as_json: bool) -> Done {
     session.done()
 }
 
+/// Refuses a lab that is up from another file: one would end the other's containers. A file that
+/// is there no more was moved or renamed, and its lab goes on from here.
+fn refuse_another(file: &LabFile, state: &State) -> Result<(), Failed> {
+    let others = lab::other_files(&file.name, &file.path, state);
+    match others.into_iter().find(|other| Path::new(other).exists()) {
+        None => Ok(()),
+        Some(other) => {
+            Err(LabConflict::File { lab: file.name.clone(), file: other.to_owned() }.into())
+        }
+    }
+}
+
 fn read(path: &Path) -> Result<LabFile, Failed> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|cause| Failed::Unreadable(Report::new(format!("cannot read {name}: {cause}"))))?;
-    Ok(parse(&text, &name)?)
+    let mut file = parse(&text, &name)?;
+    let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    file.path = whole.display().to_string();
+    Ok(file)
 }
 
 fn take(session: &mut Session, file: &LabFile, steps: &[Step]) -> Result<(), Failed> {
@@ -124,13 +143,21 @@ fn take_one(session: &mut Session, file: &LabFile, step: &Step) -> Result<(), Fa
             container::forget(session, &rows)
         }
         Step::Start(wanted) => start(session, file, wanted),
-        Step::RemoveNetwork { .. } | Step::CreateNetwork { .. } | Step::Change { .. } => {
-            session.carry(&requests(file, step)).map(drop)
-        }
+        Step::RemoveNetwork { .. }
+        | Step::CreateNetwork { .. }
+        | Step::Leave { .. }
+        | Step::Join { .. } => session.carry(&requests(file, step)).map(drop),
     }
 }
 
 fn start(session: &mut Session, file: &LabFile, wanted: &LabContainer) -> Result<(), Failed> {
+    // Also what was up before: it may have failed to become ready then.
+    let depends = file.containers.iter().filter(|other| wanted.depends.contains(&other.name));
+    for other in depends {
+        if let Some(ready) = &other.ready {
+            await_ready(session, &other.name, *ready)?;
+        }
+    }
     let started = container::start(session, &asked(file, wanted))?;
     drop(started); // It goes on without us.
     match &wanted.ready {
@@ -153,7 +180,11 @@ fn asked(file: &LabFile, wanted: &LabContainer) -> Wanted {
         dns: wanted.dns.clone(),
         remove: false,
         attached: false,
-        lab: Some(Lab { name: file.name.clone(), digest: wanted.digest.clone() }),
+        lab: Some(Lab {
+            name: file.name.clone(),
+            digest: wanted.digest.clone(),
+            file: file.path.clone(),
+        }),
     }
 }
 
@@ -196,7 +227,7 @@ fn requests(file: &LabFile, step: &Step) -> Request {
         Step::CreateNetwork { name, spec } => {
             vec![Change::CreateNetwork { name: name.clone(), spec: spec.clone() }]
         }
-        Step::Change { request, .. } => request.clone(),
+        Step::Leave { request, .. } | Step::Join { request, .. } => request.clone(),
         Step::Start(wanted) => record::request(&asked(file, wanted), Birth::imagined()),
     }
 }

@@ -22,6 +22,8 @@ use super::cli::Mode;
 /// What a lab file describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabFile {
+    /// Where it was read from; whoever opened it says so.
+    pub path: String,
     /// `name`, or the file's own without its ending.
     pub name: String,
     pub networks: BTreeMap<NetworkName, NetworkSpec>,

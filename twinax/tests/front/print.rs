@@ -68,7 +68,7 @@ fn container(id: &str, run: Option<(&[&str], Status)>) -> Container {
         remove: false,
         status,
         created: NOW - 190,
-        lab: Some(Lab { name: "shop".to_owned(), digest: "0".to_owned() }),
+        lab: Some(Lab { name: "shop".to_owned(), digest: "0".to_owned(), file: String::new() }),
     });
     Container {
         id: id.to_owned(),

@@ -22,6 +22,8 @@ tests![
     the_last_network_takes_all_with_it,
     networks_of_others_are_shared,
     a_lab_goes_up_changes_and_goes_down,
+    a_lab_converges_after_any_edit,
+    labs_of_one_name_do_not_end_each_other,
     check_finds_damage_and_repair_mends_it,
 ];
 
@@ -197,6 +199,57 @@ fn networks_of_others_are_shared(sandbox: &mut Sandbox) -> Outcome {
     let sharer = sandbox.start_with("sharer", "--network container:one", 8);
     let ns = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     assert_eq!(ns(one.pid), ns(sharer));
+    Outcome::Passed
+}
+
+fn a_lab_converges_after_any_edit(sandbox: &mut Sandbox) -> Outcome {
+    let path = "/run/tmp/edited.toml";
+    let lab = |networks: &str, a: &str, b: &str| {
+        let head =
+            networks.split(' ').map(|name| format!("[network.{name}]\n")).collect::<String>();
+        format!("{head}[container.a]\n{a}\n[container.b]\n{b}\n")
+    };
+    let run = "run = [\"sleep\", \"1d\"]\n";
+    let on = |networks: &str, ports: &str| format!("{run}networks = {networks}\nports = {ports}");
+    let edits = [
+        lab("x", &on("[\"x\"]", "[\"8088:80\"]"), &on("[\"x\"]", "[\"8089:80\"]")),
+        // Two swap their ports.
+        lab("x", &on("[\"x\"]", "[\"8089:80\"]"), &on("[\"x\"]", "[\"8088:80\"]")),
+        // A network gets another name under running containers.
+        lab("z", &on("[\"z\"]", "[\"8089:80\"]"), &on("[\"z\"]", "[\"8088:80\"]")),
+        // One moves to a second network with its port.
+        lab("z y", &on("[\"y\"]", "[\"8089:80\"]"), &on("[\"z\"]", "[\"8088:80\"]")),
+        // The network itself changes, and what one runs.
+        lab("z y", &on("[\"y\"]", "[]"), &on("[\"z\"]", "[]"))
+            .replace("[network.z]", "[network.z]\ninternal = true")
+            .replacen("1d", "2d", 1),
+    ];
+    for (n, edit) in edits.iter().enumerate() {
+        fs::write(path, edit).unwrap();
+        let plan = sandbox.json(&format!("plan {path}"));
+        assert_eq!(plan["done"], false, "edit {n}: {plan}");
+        sandbox.done(&format!("up {path}"));
+        assert_eq!(sandbox.json(&format!("plan {path}"))["done"], true, "edit {n}");
+        sandbox.whole();
+    }
+    sandbox.done(&format!("down {path}"));
+    Outcome::Passed
+}
+
+fn labs_of_one_name_do_not_end_each_other(sandbox: &mut Sandbox) -> Outcome {
+    for (dir, name) in [("/run/tmp/p1", "one"), ("/run/tmp/p2", "two")] {
+        fs::create_dir(dir).unwrap();
+        let text = format!("name = \"same\"\n[container.{name}]\nrun = [\"sleep\", \"1d\"]\n");
+        fs::write(format!("{dir}/lab.toml"), text).unwrap();
+    }
+    sandbox.done("up /run/tmp/p1/lab.toml");
+    let refused = sandbox.refused("up /run/tmp/p2/lab.toml");
+    assert!(refused.contains("/run/tmp/p1/lab.toml"), "{refused}");
+    sandbox.refused("down /run/tmp/p2/lab.toml");
+    assert_eq!(sandbox.row("one")["status"], "running");
+    // A file that was renamed goes on with its lab.
+    fs::rename("/run/tmp/p1/lab.toml", "/run/tmp/p1/moved.toml").unwrap();
+    sandbox.done("down /run/tmp/p1/moved.toml");
     Outcome::Passed
 }
 

@@ -98,7 +98,7 @@ pub(super) fn read(text: &str, file: &str, faults: &mut Vec<super::Fault>) -> Op
     let drafts = reader.in_order(drafts)?;
     let networks = networks.into_iter().map(|(name, it)| (name, it.spec.unwrap_or_default()));
     let networks = networks.collect();
-    Some(LabFile { name: name?, networks, containers: digested(drafts) })
+    Some(LabFile { path: String::new(), name: name?, networks, containers: digested(drafts) })
 }
 
 fn digested(drafts: Vec<Draft>) -> Vec<LabContainer> {
