@@ -3,12 +3,15 @@
 //! Only `cli.rs` reads these; they change with the wording, [`super::Command`] does not.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
-use clap::{Args, Parser, Subcommand, builder::ArgAction};
+use clap::{
+    Arg, ArgAction, Args, Command, Parser, Subcommand,
+    builder::{PossibleValue, TypedValueParser},
+};
 use ipnet::IpNet;
 use twinax_core::{
     name::{ContainerName, HostName, IfName, Mac, NetworkName},
@@ -26,6 +29,10 @@ Exit codes:
   1  refused, and nothing was changed; or `check` found differences
   2  the command line or the lab file cannot be read
   3  the kernel or the store failed, and the former state was restored
+
+`run`, `exec` and `up` also end with Docker's codes: 127 there is no such program, 126 it cannot \
+be run, 125 the container could not be started. A failed `up` or `down` keeps the steps done \
+before: each step is done whole or not at all.
 
 A container is named by its name, by a process in it (pid:1234) or by the file of its network \
 namespace (netns:/run/netns/x): connect, disconnect, exec and publish take all three.";
@@ -46,8 +53,8 @@ Examples:
   twinax run --network none -- sh
   twinax run --network container:web -- tcpdump -i eth0
 
-Ports are [HOST-ADDRESS:][HOST-PORT[-LAST]:]PORT[-LAST][/tcp|/udp|/sctp]; a host port that is left \
-out is chosen. Not detached, the exit code is the command's own, 128+n where signal n ended it.";
+A port's PROTOCOL is tcp, unless udp or sctp is given; a host port that is left out is chosen. \
+Not detached, the exit code is the command's own, 128+n where signal n ended it.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -125,7 +132,7 @@ pub(super) enum Verb {
         /// The container
         #[arg(value_name = "CONTAINER")]
         name: ContainerName,
-        /// [HOST-ADDRESS:][HOST-PORT[-LAST]:]PORT[-LAST][/tcp|/udp|/sctp]
+        /// [HOST-ADDRESS:][HOST-PORT[-LAST]:]PORT[-LAST][/PROTOCOL]
         #[arg(required = true, value_name = "PORT", value_parser = spelling::publish)]
         ports: Vec<PublishSpec>,
     },
@@ -144,7 +151,7 @@ pub(super) enum Verb {
         /// The lab file (docs/lab-file.md)
         file: PathBuf,
     },
-    /// Remove what a lab file describes
+    /// Remove what the lab of that name made
     Down {
         /// The lab file
         file: PathBuf,
@@ -240,7 +247,7 @@ pub(super) struct CreateArgs {
     #[arg(value_name = "NETWORK")]
     pub name: NetworkName,
     /// bridge: a switch in the kernel; routed: no switch, each container has a route of its own
-    #[arg(short, long, default_value = "bridge", value_parser = spelling::driver)]
+    #[arg(short, long, default_value = "bridge", value_parser = DRIVER, hide_possible_values = true)]
     pub driver: Driver,
     /// Addresses of the network; may be given more than once, for either family
     #[arg(long, value_name = "CIDR", value_parser = spelling::subnet)]
@@ -273,10 +280,12 @@ pub(super) struct CreateArgs {
     pub no_icc: bool,
     /// nat: the host's address stands for the containers'; routed: it does not; isolated: the
     /// host has no address on the network
-    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = spelling::gateway_mode)]
+    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = GATEWAY_MODE)]
+    #[arg(hide_possible_values = true)]
     pub gateway_mode_ipv4: GatewayMode,
     /// The same for IPv6
-    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = spelling::gateway_mode)]
+    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = GATEWAY_MODE)]
+    #[arg(hide_possible_values = true)]
     pub gateway_mode_ipv6: GatewayMode,
     /// Bytes of the largest packet; the uplink's unless given
     #[arg(long, value_name = "BYTES", value_parser = spelling::mtu)]
@@ -291,6 +300,35 @@ pub(super) struct CreateArgs {
     /// com.docker.network.bridge.* with name, enable_icc, gateway_mode_ipv4 or gateway_mode_ipv6
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = driver_opt)]
     pub opt: Vec<DriverOpt>,
+}
+
+const DRIVER: Words<Driver> = Words { known: &["bridge", "routed"], read: spelling::driver };
+const GATEWAY_MODE: Words<GatewayMode> =
+    Words { known: &["nat", "routed", "isolated"], read: spelling::gateway_mode };
+
+/// One word of a few: the shell completes those that are known, and `read` has the say, for it
+/// tells more of a wrong one than clap would.
+#[derive(Clone)]
+struct Words<T> {
+    known: &'static [&'static str],
+    read: fn(&str) -> Result<T, Misspelt>,
+}
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Words<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        self.read.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.known.iter().map(PossibleValue::new)))
+    }
 }
 
 /// An option in Docker's spelling, already understood.
@@ -327,7 +365,8 @@ pub(super) struct ConnectArgs {
     /// The network with the highest gives the container its default route
     #[arg(long, alias = "gw-priority", default_value_t = 0, allow_negative_numbers = true)]
     pub priority: i32,
-    /// Publish a port in the same step: [HOST-ADDRESS:][HOST-PORT:]PORT[/PROTOCOL]
+    /// Publish a port in the same step:
+    /// [HOST-ADDRESS:][HOST-PORT[-LAST]:]PORT[-LAST][/PROTOCOL]
     #[arg(short, long, value_name = "PORT", value_parser = spelling::publish)]
     pub publish: Vec<PublishSpec>,
 }
@@ -347,7 +386,8 @@ pub(super) struct RunArgs {
     /// given more than once. Or, alone: none, host, container:NAME
     #[arg(long, alias = "net", value_name = "NET[,KEY=VALUE]...")]
     pub network: Vec<String>,
-    /// Publish a port: [HOST-ADDRESS:][HOST-PORT:]PORT[/PROTOCOL]; may be given more than once
+    /// Publish a port: [HOST-ADDRESS:][HOST-PORT[-LAST]:]PORT[-LAST][/PROTOCOL]; may be given more
+    /// than once
     #[arg(short, long, value_name = "PORT", value_parser = spelling::publish)]
     pub publish: Vec<PublishSpec>,
     /// What the container calls itself; its name unless given
