@@ -29,9 +29,9 @@ pub fn role(args: &[OsString]) -> Option<ExitCode> {
 /// Carries out `command` and says how that went, to people and by the exit code.
 pub fn act(command: Command) -> ExitCode {
     let outcome = dispatch(command);
-    let _ = std::io::stdout().flush();
     outcome.unwrap_or_else(|failed| {
-        eprintln!("{}", failed.report());
+        // Where nobody can be told the code says it.
+        let _ = writeln!(std::io::stderr(), "{}", failed.report());
         failed.code()
     })
 }
@@ -70,7 +70,7 @@ fn dispatch(command: Command) -> Done {
 }
 
 fn print(bytes: &[u8]) -> Done {
-    std::io::stdout().write_all(bytes).map_err(Failed::output)?;
+    shown::tell(bytes)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -22,7 +22,7 @@ use super::{
     record::{self, Birth, Wanted, now},
     session,
     session::Session,
-    shown::{show, style},
+    shown::{show, style, tell, tell_names},
 };
 use crate::{
     container::{
@@ -59,13 +59,14 @@ pub(super) fn run(run: cli::Run) -> Done {
     let started = start(&mut session, &wanted)?;
     session.hand_over();
     for warning in &started.warnings {
-        eprintln!("twinax: warning: {warning}");
+        let _ = writeln!(io::stderr(), "twinax: warning: {warning}");
     }
     if run.detach {
-        println!("{name}");
+        tell(format!("{name}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let code = started.wait().map_err(Failed::Output)?;
+    let code =
+        started.wait().map_err(|cause| Failed::told(format!("cannot wait for {name}: {cause}")))?;
     Ok(ExitCode::from(code.clamp(0, 255) as u8))
 }
 
@@ -201,8 +202,8 @@ pub(super) fn list(all: bool, quiet: bool, json: bool) -> Done {
     let state = session.state()?;
     match (json, quiet) {
         (true, _) => show(json::containers(&state, all))?,
-        (_, true) => print!("{}", print::container_names(&state, all)),
-        _ => print!("{}", print::containers(&state, all, now(), style())),
+        (_, true) => tell(print::container_names(&state, all))?,
+        _ => tell(print::containers(&state, all, now(), style()))?,
     }
     session.done()
 }
@@ -231,7 +232,8 @@ pub(super) fn logs(asked: &cli::Logs) -> Done {
         }
         false => {
             let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-            logs::show(&dir, &filter, follow.as_ref(), &mut out, &mut err).map(drop)
+            let shown = logs::show(&dir, &filter, follow.as_ref(), &mut out, &mut err);
+            shown.and_then(|_| out.flush())
         }
     };
     match shown {
@@ -247,7 +249,7 @@ pub(super) fn stop(names: &[ContainerName], wait_s: u32) -> Done {
     let mut session = session()?;
     let rows = look_up(&mut session, names)?;
     end(&mut session, &rows, Duration::from_secs(wait_s.into()))?;
-    names.iter().for_each(|name| println!("{name}"));
+    tell_names(names)?;
     session.done()
 }
 
@@ -345,7 +347,7 @@ pub(super) fn remove(names: &[ContainerName], force: bool) -> Done {
     }
     end(&mut session, &rows, Duration::ZERO)?;
     forget(&mut session, &rows)?;
-    names.iter().for_each(|name| println!("{name}"));
+    tell_names(names)?;
     session.done()
 }
 
@@ -377,7 +379,7 @@ pub(super) fn port(name: &ContainerName, json: bool) -> Done {
             show(ports)?;
         }
     } else {
-        print!("{}", print::ports(&container));
+        tell(print::ports(&container))?;
     }
     session.done()
 }
@@ -386,7 +388,7 @@ pub(super) fn publish(name: ContainerName, ports: Vec<PublishSpec>) -> Done {
     let mut session = session()?;
     let done = session.carry(&vec![Change::Publish { container: name, ports }])?;
     for (_, published) in &done.reply.published {
-        println!("{}", print::published(published));
+        tell(format!("{}\n", print::published(published)))?;
     }
     session.done()
 }
@@ -407,9 +409,4 @@ fn free_name(session: &mut Session) -> Result<ContainerName, Failed> {
             return Ok(name);
         }
     }
-}
-
-/// Writes what was printed so far, before something that may take long.
-pub(super) fn flush() {
-    let _ = io::stdout().flush();
 }

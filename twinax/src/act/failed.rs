@@ -85,7 +85,7 @@ impl Failed {
             Self::Place(error) => Report::of(&**error),
             Self::Start(error) => Report::of(error),
             Self::Exec(error) => Report::of(error),
-            Self::Output(error) => Report::of(error),
+            Self::Output(error) => Report::new(format!("cannot write output: {error}")),
             Self::Differs => {
                 Report::new("the kernel is not what was promised").hint("twinax repair makes it so")
             }

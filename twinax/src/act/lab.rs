@@ -20,7 +20,7 @@ use super::{
     record::{self, Birth, Wanted},
     session,
     session::Session,
-    shown::{show, style},
+    shown::{show, style, tell},
 };
 use crate::{
     container::Task,
@@ -51,20 +51,20 @@ fn climb(session: &mut Session, file: &LabFile) -> Done {
     refuse_another(file, &state)?;
     let steps = lab::up(file, &state)?;
     if steps.is_empty() {
-        println!("{} is up: nothing to do", file.name);
+        tell(format!("{} is up: nothing to do\n", file.name))?;
     }
     take(session, file, &steps)?;
     let names: Vec<ContainerName> = file.containers.iter().map(|c| c.name.clone()).collect();
     let state = session.state()?;
-    print!("{}", print::reach(&state, &names, style()));
+    tell(print::reach(&state, &names, style()))?;
     let mut rows = names.iter().filter_map(|name| state.containers.get(name));
     if session.rootless() && rows.any(|row| !row.published.is_empty()) {
-        println!(
+        tell(
             "\nAs an ordinary user these ports are published inside your own network namespace:\n\
              reach them from within, as in\n  \
              twinax run --rm --network host -- twinax demo fetch http://127.0.0.1:PORT/\n\
-             Publishing to the machine itself, and the way out of it, need root for now."
-        );
+             Publishing to the machine itself, and the way out of it, need root for now.\n",
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -76,7 +76,7 @@ pub(super) fn down(path: &Path) -> Done {
     refuse_another(&file, &state)?;
     let steps = lab::down(&file, &state);
     if steps.is_empty() {
-        println!("{} is down: nothing to do", file.name);
+        tell(format!("{} is down: nothing to do\n", file.name))?;
     }
     take(&mut session, &file, &steps)?;
     session.done()
@@ -94,7 +94,7 @@ pub(super) fn plan(path: &Path, as_json: bool) -> Done {
     }
     match as_json {
         true => show(json::plan(&told))?,
-        false => print!("{}", print::plan(&told)),
+        false => tell(print::plan(&told))?,
     }
     session.done()
 }
@@ -130,7 +130,6 @@ fn take(session: &mut Session, file: &LabFile, steps: &[Step]) -> Result<(), Fai
         take_one(session, file, step)?;
     }
     let _ = progress.clear();
-    container::flush();
     Ok(())
 }
 

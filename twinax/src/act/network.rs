@@ -13,14 +13,14 @@ use super::{
     failed::Failed,
     record, session,
     session::{Session, Whole},
-    shown::{show, style},
+    shown::{show, style, tell, tell_names},
 };
 use crate::front::{json, print};
 
 pub(super) fn create(name: NetworkName, spec: NetworkSpec) -> Done {
     let mut session = session()?;
     session.carry(&vec![Change::CreateNetwork { name: name.clone(), spec }])?;
-    println!("{name}");
+    tell(format!("{name}\n"))?;
     session.done()
 }
 
@@ -31,9 +31,10 @@ pub(super) fn remove(names: Vec<NetworkName>) -> Done {
 fn take_away(mut session: Session, names: Vec<NetworkName>) -> Done {
     // One request, so that either all go or none.
     let names: BTreeSet<NetworkName> = names.into_iter().collect();
+    let names: Vec<NetworkName> = names.into_iter().collect();
     let remove = |name: &NetworkName| Change::RemoveNetwork { name: name.clone() };
     session.carry(&names.iter().map(remove).collect())?;
-    names.iter().for_each(|name| println!("{name}"));
+    tell_names(&names)?;
     session.done()
 }
 
@@ -61,8 +62,8 @@ pub(super) fn list(quiet: bool, json: bool) -> Done {
     let state = session.state()?;
     match (json, quiet) {
         (true, _) => show(json::networks(&state, None))?,
-        (_, true) => print!("{}", print::network_names(&state)),
-        _ => print!("{}", print::networks(&state, style())),
+        (_, true) => tell(print::network_names(&state))?,
+        _ => tell(print::networks(&state, style()))?,
     }
     session.done()
 }
@@ -81,7 +82,7 @@ pub(super) fn inspect(names: &[NetworkName], json: bool) -> Done {
         return session.done();
     }
     let texts: Vec<_> = names.iter().filter_map(|n| print::network(&state, n, style())).collect();
-    print!("{}", texts.join("\n"));
+    tell(texts.join("\n"))?;
     session.done()
 }
 
@@ -111,14 +112,14 @@ pub(super) fn disconnect(network: NetworkName, container: ContainerName) -> Done
 
 pub(super) fn check(json: bool) -> Done {
     let Some((session, done)) = differences(engine::check)? else {
-        println!("nothing runs: there is nothing to check");
+        tell("nothing runs: there is nothing to check\n")?;
         return Ok(ExitCode::SUCCESS);
     };
     let mut told: Vec<String> = done.plan.0.iter().map(ToString::to_string).collect();
     told.extend(done.reply.reaped.iter().map(|name| format!("{name} is gone: forget it")));
     match json {
         true => show(json::check(&told))?,
-        false => print!("{}", print::check(&told)),
+        false => tell(print::check(&told))?,
     }
     session.leave()?;
     match told.is_empty() {
@@ -129,14 +130,14 @@ pub(super) fn check(json: bool) -> Done {
 
 pub(super) fn repair(json: bool) -> Done {
     let Some((mut session, done)) = differences(engine::repair)? else {
-        println!("nothing runs: there is nothing to repair");
+        tell("nothing runs: there is nothing to repair\n")?;
         return Ok(ExitCode::SUCCESS);
     };
     // What an unfinished request had promised to end is known only now.
     session.bury()?;
     match json {
         true => show(json::repair(&done.plan.0))?,
-        false => print!("{}", print::repair(&done.plan.0)),
+        false => tell(print::repair(&done.plan.0))?,
     }
     session.done()
 }
