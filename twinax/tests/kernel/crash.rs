@@ -187,6 +187,8 @@ fn forget(sandbox: &Sandbox, named: &[&str], before: &str) {
     let rows = (sandbox.json("ps --all"), sandbox.json("network ls"));
     assert_eq!(rows.0["containers"], serde_json::json!([]));
     soon("no process is left", || processes().is_empty());
+    // The kernel takes a cable away a moment after its namespace.
+    soon("no cable is left", || !links().iter().any(|link| link.starts_with("txv")));
     let left = traces();
     let ours = |line: &&str| {
         ["link tx", "table ", "element ", "mount "].iter().any(|start| line.starts_with(start))
