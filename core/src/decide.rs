@@ -99,6 +99,8 @@ pub struct ProbeAnswer {
     pub free: Vec<u16>,
     /// Ports tried and found taken, with what holds them, as "nginx (pid 812)".
     pub busy: BTreeMap<u16, String>,
+    /// The host does not have the address asked for, so none of its ports.
+    pub absent: bool,
 }
 
 /// The answers to [`Questions`], and what is neither state nor kernel: chance and time.

@@ -45,7 +45,8 @@ impl Decision<'_> {
             }
         }
         let network = self.state.networks.get(&spec.network);
-        let network = network.ok_or_else(|| Refusal::NoSuchNetwork(spec.network.clone()))?.clone();
+        let network =
+            network.ok_or_else(|| Refusal::NoNetworkToJoin(spec.network.clone()))?.clone();
         self.refuse_full(&spec.network, &network)?;
         let addrs = self.lease(name, spec, &network)?;
         let own = Mac::of(*addrs.first().expect("a network has subnets, each of which gave one"));

@@ -84,6 +84,9 @@ impl Decision<'_> {
         n: u16,
     ) -> Result<Published, Refusal> {
         let host = spec.host.map(unmapped);
+        if let Some(host) = host.filter(|_| answer.absent) {
+            return Err(Refusal::NoHostAddress(host));
+        }
         let host_port = match spec.host_ports {
             Some((first, _)) if one_to_one(spec) => self.exact(spec, answer, first + n)?,
             Some((first, last)) => {

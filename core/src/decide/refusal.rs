@@ -14,6 +14,9 @@ use crate::{
 pub enum Refusal {
     #[error("no network named {0}")]
     NoSuchNetwork(NetworkName),
+    /// As [`Self::NoSuchNetwork`], to one who would be content if there were one.
+    #[error("no network named {0}")]
+    NoNetworkToJoin(NetworkName),
     #[error("network {name} exists already, with another {what}")]
     NetworkDiffers { name: NetworkName, what: &'static str },
     #[error("network {network} is in use by {}", users(.containers))]
@@ -75,6 +78,8 @@ pub enum Refusal {
     PortsMismatch { host: u32, container: u32 },
     #[error("host address {0} cannot be listened on")]
     BadHostAddress(IpAddr),
+    #[error("cannot publish on {0}: this host has no such address")]
+    NoHostAddress(IpAddr),
     #[error("host port {} is taken by {by}", place(*.host, *.port, *.proto))]
     PortTaken { proto: Proto, host: Option<IpAddr>, port: u16, by: String },
     #[error("no {proto} port is free in {} of the host", span(*.ports))]
@@ -100,7 +105,8 @@ impl Refusal {
     /// What the one who asked can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoSuchNetwork(name) => format!("twinax network create {name}"),
+            Self::NoSuchNetwork(_) => "twinax network ls shows which there are".to_owned(),
+            Self::NoNetworkToJoin(name) => format!("twinax network create {name}"),
             Self::NetworkDiffers { name, .. } => {
                 format!("remove network {name} first, or choose another name")
             }

@@ -67,8 +67,12 @@ pub fn probe(probe: &Probe) -> Result<ProbeAnswer, ListenersError> {
             continue;
         }
         match taken(probe.proto, probe.host, port, choosy)? {
-            None => answer.free.push(port),
-            Some(holder) => drop(answer.busy.insert(port, holder)),
+            Taken::Free => answer.free.push(port),
+            Taken::By(holder) => drop(answer.busy.insert(port, holder)),
+            Taken::NoAddress => {
+                answer.absent = true;
+                break;
+            }
         }
     }
     Ok(answer)
@@ -100,16 +104,25 @@ fn parse_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
     text.trim().split(',').filter_map(range).collect()
 }
 
-/// Returns what holds the port, `None` if it can be had.
+/// Whether a port can be had.
+enum Taken {
+    Free,
+    /// What holds it.
+    By(String),
+    /// The host does not have the address.
+    NoAddress,
+}
+
+/// Tries whether the port can be had.
 fn taken(
     proto: Proto,
     host: Option<IpAddr>,
     port: u16,
     choosy: bool,
-) -> Result<Option<String>, ListenersError> {
+) -> Result<Taken, ListenersError> {
     // Without the protocol nobody can hold its ports; asking for a socket might load it.
     if proto == Proto::Sctp && !fs::exists("/proc/thread-self/net/sctp").unwrap_or(false) {
-        return Ok(None);
+        return Ok(Taken::Free);
     }
     let addrs = match host {
         Some(addr) => vec![addr],
@@ -121,9 +134,7 @@ fn taken(
             // No IPv6 in this kernel or namespace.
             Err(Errno::AFNOSUPPORT) => None,
             Err(Errno::ADDRNOTAVAIL) if addr.is_unspecified() => None,
-            Err(Errno::ADDRNOTAVAIL) => {
-                Some(format!("nobody, but this host has no address {addr}"))
-            }
+            Err(Errno::ADDRNOTAVAIL) => return Ok(Taken::NoAddress),
             Err(Errno::ACCESS) => Some(
                 "the system: ports below net.ipv4.ip_unprivileged_port_start are for root"
                     .to_owned(),
@@ -134,11 +145,11 @@ fn taken(
                 return Err(ListenersError::Bind { proto, port, source: error.into() });
             }
         };
-        if holder.is_some() {
-            return Ok(holder);
+        if let Some(holder) = holder {
+            return Ok(Taken::By(holder));
         }
     }
-    Ok(None)
+    Ok(Taken::Free)
 }
 
 fn try_bind(proto: Proto, addr: SocketAddr) -> rustix::io::Result<()> {

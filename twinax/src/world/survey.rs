@@ -100,7 +100,12 @@ fn ask_ports(
             continue;
         }
         let one = Probe { first: port, last: port, want: 1, ..probe.clone() };
-        answer.free.extend(listeners::probe(&one)?.free);
+        let found = listeners::probe(&one)?;
+        answer.free.extend(found.free);
+        if found.absent {
+            answer.absent = true;
+            break;
+        }
     }
     Ok(answer)
 }
