@@ -14,7 +14,7 @@ use crate::{
     lower::lower,
     model::{Scope, Topology},
     name::ContainerName,
-    state::{Change, Host, Keys, Request, Row, Sandbox, State},
+    state::{Change, Keys, Request, Row, Sandbox, State},
     touched::Touched,
 };
 
@@ -47,7 +47,6 @@ pub trait World {
     /// Returns what an earlier command left to be brought to its end.
     fn pending(&mut self) -> Result<Pending, Self::Error>;
     /// Returns the row about the host itself.
-    fn host(&mut self) -> Result<Host, Self::Error>;
     /// Loads what `keys` name, and all that must be there with it (see [`Keys`]).
     fn load(&mut self, keys: &Keys) -> Result<State, Self::Error>;
     /// Answers what `decide` has to know of the world.
@@ -192,8 +191,7 @@ struct Decided {
 }
 
 fn consider<W: World>(world: &mut W, request: &Request) -> Result<Decided, Failure<W::Error>> {
-    let host = world.host().map_err(Failure::Restored)?;
-    let mut keys = decide::keys(request, &host);
+    let mut keys = decide::keys(request);
     let mut before = world.load(&keys).map_err(Failure::Restored)?;
     if let Some(more) = decide::more_keys(&before, request) {
         keys = more;

@@ -8,7 +8,7 @@ use crate::{
     engine::{Journal, Pending, Sandboxes, World},
     model::{Impossible, Op, Scope, Topology},
     name::{ContainerName, IfName},
-    state::{Container, Host, Keys, PortKey, Row, State, Table},
+    state::{Container, Keys, PortKey, Row, State, Table},
 };
 
 /// How a world fails, once, when its fuel is used up.
@@ -104,11 +104,6 @@ impl World for FakeWorld {
         self.alive()?;
         let fresh = std::mem::take(&mut self.fresh);
         Ok(Pending { journal: self.journal.clone(), fresh, ..Pending::default() })
-    }
-
-    fn host(&mut self) -> Result<Host, FakeError> {
-        self.alive()?;
-        Ok(self.saved.host.clone())
     }
 
     fn load(&mut self, keys: &Keys) -> Result<State, FakeError> {

@@ -14,7 +14,7 @@ use crate::{
         Addr, Element, FdbEntry, FileId, Forward, HostsLine, HostsSource, Link, LinkId, LinkKind,
         Neighbour, Netns, Port, Process, Route, Topology, host_end,
     },
-    name::{ContainerName, HostName, IfName, Mac, NetworkName, Proto},
+    name::{ContainerName, HostName, Mac, NetworkName, Proto},
     ruleset::{Chain, Datum, ElementId, SetName, Value},
     state::{
         Container, DEFAULT_NETWORK, Driver, Endpoint, GatewayMode, Network, Published, State,
@@ -451,9 +451,4 @@ fn alone(addr: IpAddr) -> IpNet {
 
 fn with_prefix(addr: IpAddr, prefix: u8) -> IpNet {
     IpNet::new(addr, prefix).expect("a prefix taken from a subnet of the same family")
-}
-
-/// The name of a network's bridge as a link.
-pub fn bridge_of(network: &Network) -> Option<&IfName> {
-    (network.driver == Driver::Bridge).then_some(&network.bridge)
 }

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
+    str::FromStr,
 };
 
 use ipnet::IpNet;
@@ -67,6 +68,16 @@ pub enum Netns {
 pub struct LinkId {
     pub netns: Netns,
     pub name: IfName,
+}
+
+impl Netns {
+    /// The container whose namespace it is; `None` for the host's.
+    pub fn container(&self) -> Option<&ContainerName> {
+        match self {
+            Self::Container(name) => Some(name),
+            Self::Host => None,
+        }
+    }
 }
 
 impl LinkId {
@@ -718,6 +729,22 @@ impl fmt::Display for HostsLine {
             .iter()
             .enumerate()
             .try_for_each(|(n, name)| write!(f, "{}{name}", if n == 0 { '\t' } else { ' ' }))
+    }
+}
+
+impl FromStr for Forward {
+    type Err = BadName;
+
+    /// Reads what `Display` writes: `tcp 127.0.0.1:8080 10.1.0.2:80`.
+    fn from_str(line: &str) -> Result<Self, BadName> {
+        let read = || {
+            let mut words = line.split_whitespace();
+            let proto = words.next()?.parse().ok()?;
+            let (listen, target) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            words.next().is_none().then_some(Self { proto, listen, target })
+        };
+        let why = "it is a protocol and two socket addresses";
+        read().ok_or_else(|| BadName { kind: "forward", name: line.to_owned(), why })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{LinkId, LinkKind, Netns, Scope, Topology};
+use crate::model::{LinkId, LinkKind, Scope, Topology};
 
 /// Two topologies without what they have in common, but for what the rest stands on.
 pub(crate) struct Touched {
@@ -34,15 +34,12 @@ impl Touched {
             topology.addrs.retain(|addr| links.contains(&addr.link));
             topology.routes.retain(|route| links.contains(&route.link));
         }
-        let idle = |topology: &Topology| {
-            let inside = |id: &LinkId| match &id.netns {
-                Netns::Container(name) => Some(name.clone()),
-                Netns::Host => None,
-            };
-            topology.links.keys().filter_map(inside).collect::<BTreeSet<_>>()
+        let entered = |topology: &Topology| {
+            let inside = topology.links.keys().filter_map(|id| id.netns.container().cloned());
+            inside.collect::<BTreeSet<_>>()
         };
-        let mut busy = idle(&had);
-        busy.append(&mut idle(&desired));
+        let mut busy = entered(&had);
+        busy.append(&mut entered(&desired));
         let common: BTreeSet<_> = had.netns.intersection(&desired.netns).cloned().collect();
         for topology in [&mut had, &mut desired] {
             topology.netns.retain(|name| !common.contains(name) || busy.contains(name));
@@ -55,11 +52,10 @@ impl Touched {
     /// Namespaces that are let go take with them what is in there, whatever that is.
     pub(crate) fn scope(&self) -> Scope {
         let mut scope = Scope { leaned: self.leaned.clone(), ..self.had.scope() };
-        let stays = |id: &LinkId| match &id.netns {
-            Netns::Container(name) => {
+        let stays = |id: &LinkId| {
+            id.netns.container().is_none_or(|name| {
                 !self.had.netns.contains(name) || self.desired.netns.contains(name)
-            }
-            Netns::Host => true,
+            })
         };
         scope.links.retain(stays);
         scope.leaned.retain(stays);

@@ -44,8 +44,7 @@ impl Bench {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Reply, Refusal> {
-        let host = self.world.host().expect("a world without failures");
-        let mut state = self.world.load(&keys(request, &host)).expect("a world without failures");
+        let mut state = self.world.load(&keys(request)).expect("a world without failures");
         self.looked_at_all = false;
         if let Some(more) = more_keys(&state, request) {
             self.looked_at_all = more.all;

@@ -13,10 +13,10 @@ use twinax_core::{
     decide::{Facts, Questions},
     diff::Plan,
     engine::{Journal, Pending, Sandboxes, World},
-    model::{Element, LinkId, Netns, Op, Process, Scope, Topology},
+    model::{Element, Op, Process, Scope, Topology},
     name::{ContainerName, Proto},
     ruleset::{Datum, ElementId, SetName, Value},
-    state::{Host, Keys, Row, State, Way},
+    state::{Keys, Row, State, Way},
 };
 
 use crate::{
@@ -132,12 +132,8 @@ impl Linux {
         at: &Sandboxes,
         seen: &mut Topology,
     ) -> Result<(), LinuxError> {
-        let inside = |id: &LinkId| match &id.netns {
-            Netns::Container(name) => Some(name.clone()),
-            Netns::Host => None,
-        };
         let mut names = scope.netns.clone();
-        names.extend(scope.links.iter().filter_map(inside));
+        names.extend(scope.links.iter().filter_map(|id| id.netns.container().cloned()));
         self.enter(names.iter(), at)?;
         if scope.links.is_empty() && names.is_empty() {
             return Ok(());
@@ -190,9 +186,7 @@ impl Linux {
 
     fn apply_links(&mut self, ops: &[Op], at: &Sandboxes) -> Result<(), LinuxError> {
         let inside = |op: &Op| match op {
-            Op::AddVeth { peer: LinkId { netns: Netns::Container(name), .. }, .. } => {
-                Some(name.clone())
-            }
+            Op::AddVeth { peer, .. } => peer.netns.container().cloned(),
             _ => None,
         };
         let missing: Vec<_> = ops.iter().filter_map(inside).collect();
@@ -233,10 +227,6 @@ impl World for Linux {
 
     fn pending(&mut self) -> Result<Pending, LinuxError> {
         Ok(self.store.pending()?)
-    }
-
-    fn host(&mut self) -> Result<Host, LinuxError> {
-        Ok(self.store.host()?)
     }
 
     fn load(&mut self, keys: &Keys) -> Result<State, LinuxError> {

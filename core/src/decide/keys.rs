@@ -6,15 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     model::HostsView,
     name::{ContainerName, NetworkName},
-    state::{
-        Change, Container, DEFAULT_NETWORK, Host, Keys, PortKey, PublishSpec, Request, State, Way,
-    },
+    state::{Change, Container, DEFAULT_NETWORK, Keys, PortKey, PublishSpec, Request, State, Way},
 };
 
 /// Returns the rows that `request` names; an empty one needs all, to bury what died.
 ///
 /// The store adds what a container brings: its networks and its published ports.
-pub fn keys(request: &Request, _host: &Host) -> Keys {
+pub fn keys(request: &Request) -> Keys {
     let mut keys = Keys { all: request.is_empty(), ..Keys::default() };
     for change in request {
         match change {
@@ -67,7 +65,7 @@ fn explicit(spec: &PublishSpec) -> impl Iterator<Item = PortKey> {
 /// lines speak of containers that are not loaded, and when a network is removed that somebody
 /// else is on.
 pub fn more_keys(state: &State, request: &Request) -> Option<Keys> {
-    let mut keys = keys(request, &state.host);
+    let mut keys = keys(request);
     let default = !state.networks.complete() && needs_default(state, request);
     keys.all_networks |= default;
     let views = new_views(state, request).into_iter().flat_map(|HostsView(networks)| networks);

@@ -9,13 +9,12 @@ use twinax_core::{
     engine::{Journal, Pending, Sandboxes, World},
     model::{Op, Scope, Topology},
     name::ContainerName,
-    state::{Host, Keys, Row, State},
+    state::{Keys, Row, State},
 };
 
 /// What the engine asks of the world, in its order; the rest of a request is thinking.
-pub const ASKED: [&str; 12] = [
+pub const ASKED: [&str; 11] = [
     "pending",
-    "host",
     "load",
     "survey",
     "observe",
@@ -27,8 +26,8 @@ pub const ASKED: [&str; 12] = [
     "apply: rest",
     "finish",
 ];
-const APPLY: usize = 7;
-const FINISH: usize = 11;
+const APPLY: usize = 6;
+const FINISH: usize = 10;
 
 /// Time spent, by [`ASKED`].
 pub type Spent = [Duration; ASKED.len()];
@@ -62,28 +61,24 @@ impl<W: World> World for Timed<'_, W> {
         self.note(0, W::pending)
     }
 
-    fn host(&mut self) -> Result<Host, W::Error> {
-        self.note(1, W::host)
-    }
-
     fn load(&mut self, keys: &Keys) -> Result<State, W::Error> {
-        self.note(2, |world| world.load(keys))
+        self.note(1, |world| world.load(keys))
     }
 
     fn survey(&mut self, questions: &Questions, state: &State) -> Result<Facts, W::Error> {
-        self.note(3, |world| world.survey(questions, state))
+        self.note(2, |world| world.survey(questions, state))
     }
 
     fn observe(&mut self, scope: &Scope, at: &Sandboxes) -> Result<Topology, W::Error> {
-        self.note(4, |world| world.observe(scope, at))
+        self.note(3, |world| world.observe(scope, at))
     }
 
     fn begin(&mut self, journal: &Journal) -> Result<(), W::Error> {
-        self.note(5, |world| world.begin(journal))
+        self.note(4, |world| world.begin(journal))
     }
 
     fn write(&mut self, rows: &[Row]) -> Result<(), W::Error> {
-        self.note(6, |world| world.write(rows))
+        self.note(5, |world| world.write(rows))
     }
 
     /// In the parts that Linux takes together, so that each has its own time.

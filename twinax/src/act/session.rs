@@ -100,7 +100,9 @@ impl Session {
             }
             match engine::run(&mut self.world, request) {
                 Err(Failure::Refused(refusal))
-                    if refusal.may_pass() && !last && !self.world.host()?.ghosts.is_empty() => {}
+                    if refusal.may_pass()
+                        && !last
+                        && !self.place.store.host()?.ghosts.is_empty() => {}
                 outcome => return Ok(outcome?),
             }
             drop(lock);
@@ -110,7 +112,7 @@ impl Session {
 
     /// Deletes the links of cables that were cut.
     fn delete_ghosts(&mut self) -> Result<(), Failed> {
-        let links = self.world.host()?.ghosts.into_keys().map(LinkId::host);
+        let links = self.place.store.host()?.ghosts.into_keys().map(LinkId::host);
         let plan = Plan(links.map(|link| Op::DelLink { link }).collect());
         Ok(self.world.apply(&plan, &Sandboxes::new())?)
     }

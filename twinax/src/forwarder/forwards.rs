@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
-use twinax_core::name::Proto;
+use twinax_core::{model::Forward, name::Proto};
 
 /// Where it listens. Displayed as in the file, `tcp 127.0.0.1:8080`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,14 +51,9 @@ pub(super) fn parse_changes(text: &str) -> Result<Vec<Change>, String> {
 }
 
 fn parse_line(line: &str) -> Option<(Port, SocketAddr)> {
-    let mut words = line.split_whitespace();
-    let proto = match words.next()? {
-        "tcp" => Proto::Tcp,
-        "udp" => Proto::Udp,
-        _ => return None,
-    };
-    let (listen, target) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    words.next().is_none().then_some((Port { proto, listen }, target))
+    let Forward { proto, listen, target } = line.parse().ok()?;
+    // An SCTP association cannot be relayed (see `lower`).
+    (proto != Proto::Sctp).then_some((Port { proto, listen }, target))
 }
 
 #[cfg(test)]

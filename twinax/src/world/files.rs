@@ -148,15 +148,7 @@ fn change_lines(path: &Path, changes: &[(bool, String)]) -> Result<(), LinuxErro
 /// The lines that the forwarder was told.
 pub(super) fn forwards(store: &Store) -> Result<BTreeSet<Forward>, LinuxError> {
     let text = read(&forwards_path(store))?.unwrap_or_default();
-    let forward = |line: &str| {
-        let mut words = line.split_whitespace();
-        Some(Forward {
-            proto: words.next()?.parse().ok()?,
-            listen: words.next()?.parse().ok()?,
-            target: words.next()?.parse().ok()?,
-        })
-    };
-    Ok(text.lines().filter_map(forward).collect())
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
 pub(super) fn clear_forwards(store: &Store) -> Result<(), LinuxError> {
