@@ -33,10 +33,10 @@ pub enum Unreached {
 ///
 /// # Errors
 /// [`Unreached`] where the proof fails; nothing has been touched then.
-pub fn diff(observed: &Topology, desired: &Topology) -> Result<Plan, Unreached> {
-    let mut planner = Planner { model: observed.clone(), desired, plan: Plan::default() };
+pub fn diff(observed: Topology, desired: &Topology) -> Result<Plan, Unreached> {
+    let mut planner = Planner { model: observed, desired, plan: Plan::default() };
     planner.close()?;
-    planner.unplug()?;
+    planner.let_go()?;
     planner.delete_links()?;
     planner.unconfigure()?;
     planner.forget()?;
@@ -111,29 +111,24 @@ impl Planner<'_> {
         self.emit_all(unwanted)
     }
 
-    /// Takes cables out of their bridges, and lets go of namespaces.
-    fn unplug(&mut self) -> Step {
+    /// Lets go of namespaces, and takes from the host what leads to them. Their cables go with
+    /// them; whoever holds one longer sends into filters that know it no more.
+    fn let_go(&mut self) -> Step {
         let neighbours = self.model.neighbours.difference(&self.desired.neighbours).cloned();
         let on_host: Vec<_> = neighbours.filter(|n| n.link.netns == Netns::Host).collect();
         self.emit_all(on_host.into_iter().map(|neighbour| Op::DelNeighbour { neighbour }))?;
         let going: BTreeSet<_> =
             self.model.netns.difference(&self.desired.netns).cloned().collect();
-        let is_going = |link: &Link| match &link.kind {
-            LinkKind::VethHost { peer, .. } => match &peer.netns {
-                Netns::Container(name) => going.contains(name),
-                Netns::Host => false,
-            },
-            _ => false,
+        let is_end = |id: &LinkId| {
+            let container = self.model.links.get(id).and_then(Link::leads_into);
+            container.is_some_and(|container| going.contains(container))
         };
-        let ends: Vec<LinkId> = self
-            .model
-            .links
-            .iter()
-            .filter(|(id, link)| is_going(link) || self.must_go(id, link))
-            .filter(|(_, link)| link.up && matches!(link.kind, LinkKind::VethHost { .. }))
-            .map(|(id, _)| id.clone())
-            .collect();
-        self.emit_all(ends.into_iter().map(|link| Op::Unplug { link }))?;
+        let fdb: Vec<_> =
+            self.model.fdb.iter().filter(|entry| is_end(&entry.port)).cloned().collect();
+        let routes = self.model.routes.iter().filter(|route| is_end(&route.link));
+        let routes: Vec<_> = routes.cloned().collect();
+        self.emit_all(fdb.into_iter().map(|entry| Op::DelFdb { entry }))?;
+        self.emit_all(routes.into_iter().map(|route| Op::DelRoute { route }))?;
         self.emit_all(going.into_iter().map(|container| Op::DropNetns { container }))
     }
 
@@ -142,9 +137,11 @@ impl Planner<'_> {
     }
 
     fn delete_links(&mut self) -> Step {
-        let links: Vec<_> = self.model.links.clone().into_iter().collect();
-        for (id, link) in links {
-            if self.model.links.contains_key(&id) && self.must_go(&id, &link) {
+        let links = self.model.links.iter().filter(|(id, link)| self.must_go(id, link));
+        let links: Vec<_> = links.map(|(id, _)| id.clone()).collect();
+        for id in links {
+            // One end may have gone with the other.
+            if self.model.links.contains_key(&id) {
                 self.emit(Op::DelLink { link: id })?;
             }
         }
@@ -153,9 +150,8 @@ impl Planner<'_> {
 
     /// Takes from the links that stay what they should not have.
     fn unconfigure(&mut self) -> Step {
-        let have = self.model.clone();
-        let routes = have.routes.difference(&self.desired.routes).cloned();
-        self.emit_all(routes.map(|route| Op::DelRoute { route }))?;
+        let routes: Vec<_> = self.model.routes.difference(&self.desired.routes).cloned().collect();
+        self.emit_all(routes.into_iter().map(|route| Op::DelRoute { route }))?;
         let neighbours: Vec<_> =
             self.model.neighbours.difference(&self.desired.neighbours).cloned().collect();
         self.emit_all(neighbours.into_iter().map(|neighbour| Op::DelNeighbour { neighbour }))?;

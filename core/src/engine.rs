@@ -4,14 +4,14 @@
 //! A crash at any point is repaired by the next command, whatever it is about: the journal is
 //! written first and removed last, and [`recover`] carries what it says to the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     decide::{self, Facts, Questions, Refusal, Reply, decide, questions},
     diff::{Plan, Unreached, diff},
-    lower::lower,
+    lower::{lower, lower_both},
     model::{Scope, Topology},
     name::ContainerName,
     state::{Change, Keys, Request, Row, Sandbox, State},
@@ -138,7 +138,7 @@ fn foresee<W: World>(world: &mut W, request: &Request) -> Result<Done, Failure<W
     let mut observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
     // A container to come would be there, waiting, before its first promise.
     observed.netns.extend(desired.netns.difference(&lower(&before).netns).cloned());
-    let plan = diff(&observed, &desired)?;
+    let plan = diff(observed, &desired)?;
     Ok(Done { state: after, reply, plan })
 }
 
@@ -211,24 +211,20 @@ fn carry<W: World>(
     after: &State,
 ) -> Result<Plan, Failure<W::Error>> {
     let at = sandboxes(before, after);
-    let (had, desired) = (lower(before), lower(after));
+    let touched = match keys.all {
+        true => Touched::whole(lower(before), lower(after)),
+        false => Touched::between(lower_both(before, after)),
+    };
     let journal = Journal {
         keys: keys.clone().with_rows_of(before).with_rows_of(after),
         before: before.changes_since(after),
         after: after.changes_since(before),
     };
-    if !keys.all && had == desired && !journal.after.is_empty() {
+    if !keys.all && touched.had == touched.desired && !journal.after.is_empty() {
         // A matter of records: the kernel need not even be looked at.
         return carry_on(world, &journal, (before, after), Plan::default());
     }
-    let touched = match keys.all {
-        true => Touched { had, desired, leaned: BTreeSet::new() },
-        false => Touched::between(had, desired),
-    };
-    // What is not promised yet is new, with names never used before: no need to look for it.
-    // But a container's namespace is there before its first promise.
-    let mut scope = touched.scope();
-    scope.netns.extend(touched.desired.netns.iter().cloned());
+    let scope = touched.scope();
     let mut observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
     if !keys.all && lacks_shared(&observed, &touched) {
         // What others stand on too is gone, so more than this request's own is.
@@ -238,7 +234,8 @@ fn carry<W: World>(
         carry(world, all, &state, &living)?;
         observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
     }
-    let plan = diff(&observed, &touched.desired)?;
+    touched.trust(&mut observed);
+    let plan = diff(observed, &touched.desired)?;
     if plan.0.is_empty() && journal.after.is_empty() {
         return Ok(plan);
     }
@@ -302,7 +299,7 @@ fn arrive<W: World>(
     let scope = lower(from).scope().union(lower(to).scope()).union(desired.scope());
     let at = sandboxes(from, to);
     let observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
-    let plan = diff(&observed, &desired)?;
+    let plan = diff(observed, &desired)?;
     world.write(&living.changes_since(to)).map_err(Failure::Restored)?;
     world.apply(&plan, &at).map_err(Failure::Restored)?;
     world.finish().map_err(Failure::Unfinished)

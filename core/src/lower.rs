@@ -4,7 +4,10 @@
 //! what those rows own. What the loaded rows share with others (tables, switches, the forwarder,
 //! hosts files) follows from the host's record, which is always loaded.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -30,7 +33,35 @@ pub fn lower(state: &State) -> Topology {
         lower_network(&mut topology, name, network);
     }
     for (name, container) in state.containers.loaded() {
-        Lowering { topology: &mut topology, state, name, container }.run();
+        Lowering::of(&mut topology, state, name, container).run();
+    }
+    topology
+}
+
+/// Lowers two states as [`lower`] does, but for what rows that are in both lead to. Bridges stay,
+/// without what is configured on them, for cables to lean on.
+pub(crate) fn lower_both(before: &State, after: &State) -> (Topology, Topology) {
+    (lower_beside(before, after), lower_beside(after, before))
+}
+
+fn lower_beside(state: &State, other: &State) -> Topology {
+    let mut topology = Topology::default();
+    lower_host(&mut topology, state);
+    let mut surroundings = state.host.views == other.host.views;
+    for (name, network) in state.networks.loaded() {
+        if other.networks.loaded().get(name) != Some(network) {
+            lower_network(&mut topology, name, network);
+            surroundings = false;
+        } else if network.driver == Driver::Bridge {
+            let (id, link) = bridge(name, network);
+            topology.links.insert(id, link);
+        }
+    }
+    surroundings &= state.networks.loaded().len() == other.networks.loaded().len();
+    for (name, container) in state.containers.loaded() {
+        if !surroundings || other.containers.loaded().get(name) != Some(container) {
+            Lowering::of(&mut topology, state, name, container).run();
+        }
     }
     topology
 }
@@ -49,8 +80,9 @@ fn lower_network(topology: &mut Topology, name: &NetworkName, network: &Network)
         lower_bridge(topology, name, network);
     }
     let group = Datum::Group(network.group());
+    let comment: Arc<str> = format!("network {name}").into();
     let mut put = |set, key, value| {
-        let comment = format!("network {name}");
+        let comment = Arc::clone(&comment);
         topology.elements.insert(ElementId { set, key }, Element { value, comment });
     };
     put(SetName::Ours, vec![group.clone()], Value::None);
@@ -108,7 +140,17 @@ fn policy(network: &Network, family: Family) -> Policy {
 }
 
 fn lower_bridge(topology: &mut Topology, name: &NetworkName, network: &Network) {
-    let id = LinkId::host(network.bridge.clone());
+    let (id, link) = bridge(name, network);
+    for subnet in &network.subnets {
+        if network.mode(Family::of(subnet.gateway)) != GatewayMode::Isolated {
+            let net = with_prefix(subnet.gateway, subnet.net.prefix_len());
+            topology.addrs.insert(Addr { link: id.clone(), net });
+        }
+    }
+    topology.links.insert(id, link);
+}
+
+fn bridge(name: &NetworkName, network: &Network) -> (LinkId, Link) {
     let link = Link {
         kind: LinkKind::Bridge,
         up: true,
@@ -117,13 +159,7 @@ fn lower_bridge(topology: &mut Topology, name: &NetworkName, network: &Network) 
         group: Some(network.group()),
         alias: format!("twinax network {name}"),
     };
-    for subnet in &network.subnets {
-        if network.mode(Family::of(subnet.gateway)) != GatewayMode::Isolated {
-            let net = with_prefix(subnet.gateway, subnet.net.prefix_len());
-            topology.addrs.insert(Addr { link: id.clone(), net });
-        }
-    }
-    topology.links.insert(id, link);
+    (LinkId::host(network.bridge.clone()), link)
 }
 
 /// The MAC of a network's bridge: as stable as its first gateway address, and told by it.
@@ -138,9 +174,21 @@ struct Lowering<'a> {
     state: &'a State,
     name: &'a ContainerName,
     container: &'a Container,
+    comment: Arc<str>,
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
+    fn of(
+        topology: &'a mut Topology,
+        state: &'a State,
+        name: &'a ContainerName,
+        container: &'a Container,
+    ) -> Self {
+        // The kernel keeps 127 bytes of a comment, and a path may be longer.
+        let comment = format!("container {:.90}", name.as_str());
+        Self { topology, state, name, container, comment: comment.into() }
+    }
+
     fn run(&mut self) {
         for endpoint in &self.container.endpoints {
             self.endpoint(endpoint);
@@ -191,9 +239,11 @@ impl Lowering<'_> {
         });
         let end =
             |kind, mac, group, alias| Link { kind, up: true, mac, mtu: network.mtu, group, alias };
-        let alias = format!("twinax {}/{} {}", endpoint.network, self.name, endpoint.ifname);
+        let mut alias = format!("twinax {}/{} {}", endpoint.network, self.name, endpoint.ifname);
         // The kernel keeps 255 bytes of an alias, and a path may be longer.
-        let alias = alias.chars().take(200).collect();
+        if let Some((end, _)) = alias.char_indices().nth(200) {
+            alias.truncate(end);
+        }
         let kind = LinkKind::VethHost { peer: inner.clone(), port };
         let host = end(kind, host_end_mac(endpoint), Some(network.group()), alias);
         let kind = LinkKind::VethContainer { peer: outer.clone() };
@@ -310,8 +360,7 @@ impl Lowering<'_> {
     }
 
     fn put(&mut self, id: ElementId, value: Value) {
-        // The kernel keeps 127 bytes of a comment, and a path may be longer.
-        let comment = format!("container {}", self.name).chars().take(100).collect();
+        let comment = Arc::clone(&self.comment);
         self.topology.elements.insert(id, Element { value, comment });
     }
 

@@ -8,6 +8,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -103,6 +104,16 @@ pub struct Link {
     pub alias: String,
 }
 
+impl Link {
+    /// The container that the host end of a cable leads into; `None` for other links.
+    pub fn leads_into(&self) -> Option<&ContainerName> {
+        match &self.kind {
+            LinkKind::VethHost { peer, .. } => peer.netns.container(),
+            _ => None,
+        }
+    }
+}
+
 /// What a link is, and what it is tied to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -177,7 +188,8 @@ pub struct Turned {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Element {
     pub value: Value,
-    pub comment: String,
+    /// One text for all that a container or network has.
+    pub comment: Arc<str>,
 }
 
 /// Which hosts file: the set of named networks its reader is attached to.
@@ -264,10 +276,6 @@ pub enum Op {
     },
     DelAddr {
         addr: Addr,
-    },
-    /// Nothing passes from here on, whoever still holds the far end.
-    Unplug {
-        link: LinkId,
     },
     /// The last process is gone, or about to go: the kernel takes the namespace and both ends of
     /// its cables. Nothing is left to do but to let go.
@@ -486,7 +494,6 @@ impl Topology {
                 self.routes.retain(|r| r.link != addr.link || r.src != Some(addr.net.addr()));
                 removed(self.addrs.remove(addr))
             }
-            Op::Unplug { link } => self.unplug(link),
             Op::DropNetns { container } => self.drop_netns(container),
             Op::DelLink { link } => self.del_link(link),
             Op::DelTables => {
@@ -591,27 +598,11 @@ impl Topology {
         Ok(())
     }
 
-    fn unplug(&mut self, id: &LinkId) -> Result<(), Impossible> {
-        let link = self.link_mut(id)?;
-        link.up = false;
-        if let LinkKind::VethHost { port, .. } = &mut link.kind {
-            *port = None;
-        }
-        // The kernel flushes the routes, neighbours and IPv6 addresses of a link that goes down.
-        self.routes.retain(|route| route.link != *id);
-        self.neighbours.retain(|neighbour| neighbour.link != *id);
-        self.addrs.retain(|addr| addr.link != *id || addr.net.addr().is_ipv4());
-        self.fdb.retain(|entry| entry.port != *id);
-        Ok(())
-    }
-
     fn drop_netns(&mut self, container: &ContainerName) -> Result<(), Impossible> {
-        let inside = |link: &LinkId| link.netns == Netns::Container(container.clone());
-        let leads_there = |link: &Link| match &link.kind {
-            LinkKind::VethHost { peer, .. } => inside(peer),
-            _ => false,
-        };
-        let ends = self.links.iter().filter(|(id, link)| inside(id) || leads_there(link));
+        let inside = |netns: Option<&ContainerName>| netns == Some(container);
+        let ends = self.links.iter();
+        let ends =
+            ends.filter(|(id, link)| inside(id.netns.container()) || inside(link.leads_into()));
         let ends: Vec<_> = ends.map(|(id, _)| id.clone()).collect();
         for end in ends {
             // One end may have gone with the other.
@@ -812,7 +803,6 @@ impl fmt::Display for Op {
             Self::DelFdb { entry } => write!(f, "del fdb {} dev {}", entry.mac, entry.port),
             Self::DelRoute { route } => write!(f, "del route {route}"),
             Self::DelAddr { addr } => write!(f, "del addr {} from {}", addr.net, addr.link),
-            Self::Unplug { link } => write!(f, "unplug {link}"),
             Self::DropNetns { container } => write!(f, "let go of the namespace of {container}"),
             Self::DelLink { link } => write!(f, "del link {link}"),
             Self::DelTables => f.write_str("delete tables twinax"),

@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{LinkId, LinkKind, Scope, Topology};
+use crate::{
+    model::{LinkId, LinkKind, Neighbour, Scope, Topology},
+    name::ContainerName,
+};
 
 /// Two topologies without what they have in common, but for what the rest stands on.
 pub(crate) struct Touched {
@@ -14,10 +17,17 @@ pub(crate) struct Touched {
     pub(crate) desired: Topology,
     /// Links that do not change, and are leaned on by something that does.
     pub(crate) leaned: BTreeSet<LinkId>,
+    /// Containers whose namespaces are let go: as they were promised, unseen.
+    going: BTreeSet<ContainerName>,
 }
 
 impl Touched {
-    pub(crate) fn between(mut had: Topology, mut desired: Topology) -> Self {
+    /// Everything, to be looked at as if nothing were known.
+    pub(crate) fn whole(had: Topology, desired: Topology) -> Self {
+        Self { had, desired, leaned: BTreeSet::new(), going: BTreeSet::new() }
+    }
+
+    pub(crate) fn between((mut had, mut desired): (Topology, Topology)) -> Self {
         let links = touched_links(&had, &desired);
         drop_common(&mut had.neighbours, &mut desired.neighbours);
         drop_common(&mut had.fdb, &mut desired.fdb);
@@ -44,23 +54,51 @@ impl Touched {
         for topology in [&mut had, &mut desired] {
             topology.netns.retain(|name| !common.contains(name) || busy.contains(name));
         }
-        Self { had, desired, leaned }
+        let going = had.netns.difference(&desired.netns).cloned().collect();
+        Self { had, desired, leaned, going }
     }
 
     /// What to look at before the change.
     ///
-    /// Namespaces that are let go take with them what is in there, whatever that is.
+    /// Not the cables of containers that are let go: they go with their namespaces, and to take
+    /// what leads to them from the host does no harm where it is not there.
     pub(crate) fn scope(&self) -> Scope {
         let mut scope = Scope { leaned: self.leaned.clone(), ..self.had.scope() };
-        let stays = |id: &LinkId| {
-            id.netns.container().is_none_or(|name| {
-                !self.had.netns.contains(name) || self.desired.netns.contains(name)
-            })
-        };
-        scope.links.retain(stays);
-        scope.leaned.retain(stays);
-        scope.neighbours.retain(|neighbour| stays(&neighbour.link));
+        // What is not promised yet is new, with names never used before: no need to look for it.
+        // But a container's namespace is there before its first promise.
+        scope.netns.extend(self.desired.netns.iter().cloned());
+        scope.netns.retain(|name| !self.going.contains(name));
+        scope.links.retain(|id| !self.goes(id));
+        scope.leaned.retain(|id| !self.goes(id));
+        let stays = |neighbour: &Neighbour| !self.is_let_go(neighbour);
+        scope.neighbours.retain(stays);
+        scope.fdb.retain(|entry| !self.goes(&entry.port));
         scope
+    }
+
+    /// Adds to what was seen in [`Self::scope`] what was not looked at, as promised.
+    pub(crate) fn trust(&self, seen: &mut Topology) {
+        let had = &self.had;
+        seen.netns.extend(self.going.iter().cloned());
+        let links = had.links.iter().filter(|(id, _)| self.goes(id));
+        seen.links.extend(links.map(|(id, link)| (id.clone(), link.clone())));
+        seen.addrs.extend(had.addrs.iter().filter(|addr| self.goes(&addr.link)).cloned());
+        seen.routes.extend(had.routes.iter().filter(|route| self.goes(&route.link)).cloned());
+        seen.fdb.extend(had.fdb.iter().filter(|entry| self.goes(&entry.port)).cloned());
+        let let_go = had.neighbours.iter().filter(|neighbour| self.is_let_go(neighbour));
+        seen.neighbours.extend(let_go.cloned());
+    }
+
+    /// Whether a link is an end of a cable that goes with its container's namespace.
+    fn goes(&self, id: &LinkId) -> bool {
+        let end = id.netns.container().or_else(|| self.had.links.get(id)?.leads_into());
+        end.is_some_and(|name| self.going.contains(name))
+    }
+
+    /// Whether a neighbour is one of, or is behind, a cable that goes.
+    fn is_let_go(&self, neighbour: &Neighbour) -> bool {
+        self.goes(&neighbour.link)
+            || self.had.fdb.iter().any(|entry| entry.mac == neighbour.mac && self.goes(&entry.port))
     }
 }
 

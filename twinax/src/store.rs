@@ -20,7 +20,8 @@ mod row;
 use std::{
     collections::BTreeSet,
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Read},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
@@ -326,7 +327,9 @@ impl Store {
     }
 
     fn write_row<T: Serialize>(&self, path: &Path, row: &T, sync: Sync) -> Result<(), StoreError> {
-        let text = serde_json::to_vec(row).expect("rows have string keys and no failing part");
+        // Room for most rows at once, rather than by growing.
+        let mut text = Vec::with_capacity(4096);
+        serde_json::to_writer(&mut text, row).expect("rows have string keys and no failing part");
         write_file(path, &text, sync)
     }
 
@@ -404,7 +407,7 @@ enum Sync {
 }
 
 fn read_row<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let bytes = match fs::read(path) {
+    let bytes = match read_file(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(StoreError::File { what: "read", path: path.into(), cause }),
@@ -412,6 +415,19 @@ fn read_row<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|cause| StoreError::Corrupt { path: path.into(), cause })
+}
+
+/// Reads a file that mostly is small: in one go, without asking for its size first.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    const MOSTLY: usize = 4096;
+    let mut file = fs::File::open(path)?;
+    let mut bytes = vec![0; MOSTLY];
+    let len = file.read(&mut bytes)?;
+    bytes.truncate(len);
+    if len == MOSTLY {
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 /// Replaces a file whole: readers see the old text or the new, never half of one.

@@ -163,7 +163,8 @@ impl Linux {
         let ids: Vec<&ElementId> = scope.elements.iter().collect();
         for (id, element) in ids.iter().zip(self.nft()?.get_many(&ids)?) {
             if let Some((value, comment)) = element {
-                seen.elements.insert((*id).clone(), Element { value, comment });
+                let element = Element { value, comment: comment.into() };
+                seen.elements.insert((*id).clone(), element);
             }
         }
         Ok(())

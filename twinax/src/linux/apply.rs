@@ -11,7 +11,7 @@ use std::{
 use netlink_packet_route::route::RouteType;
 use rustix::io::Errno;
 use twinax_core::{
-    model::{Addr, Link, LinkId, LinkKind, Netns, Op, Port},
+    model::{Addr, Link, LinkId, LinkKind, Netns, Op, Port, number_of},
     name::{ContainerName, IfName},
 };
 
@@ -372,10 +372,10 @@ impl Links {
             Op::DelFdb { entry } => &entry.port,
             Op::DelRoute { route } => &route.link,
             Op::DelAddr { addr } => &addr.link,
-            Op::Unplug { link } | Op::DelLink { link } => link,
+            Op::DelLink { link } => link,
             _ => return Err(LinkError::NotOurs),
         };
-        let Some(index) = self.index(link)? else {
+        let Some(index) = self.index_to_undo(op, link)? else {
             return Ok(Vec::new());
         };
         Ok(match op {
@@ -383,14 +383,23 @@ impl Links {
             Op::DelFdb { entry } => vec![neighbour::delete_fdb(index, entry.mac)],
             Op::DelRoute { route } => vec![route::delete(index, route)],
             Op::DelAddr { addr } => vec![addr::delete(index, addr.net)],
-            Op::Unplug { .. } => {
-                vec![link::down(index).forgiving(GONE), link::unplug(index).forgiving(GONE)]
-            }
             _ => {
                 self.forget(link);
                 vec![link::delete(index).forgiving(GONE)]
             }
         })
+    }
+
+    /// The number in a host end's name is its index, so that of one that was let go need not be
+    /// looked up. A link that is to be deleted is asked for by its name all the same.
+    fn index_to_undo(&mut self, op: &Op, link: &LinkId) -> Result<Option<u32>, LinkError> {
+        let told = number_of(&link.name).filter(|_| link.netns == Netns::Host);
+        match told {
+            Some(_) if !matches!(op, Op::DelLink { .. }) && !self.index.contains_key(link) => {
+                Ok(told)
+            }
+            _ => self.index(link),
+        }
     }
 
     fn add_veth(
@@ -435,7 +444,6 @@ fn place(op: &Op) -> Option<&Netns> {
         | Op::SetGroup { link, .. }
         | Op::SetAlias { link, .. }
         | Op::SetUp { link }
-        | Op::Unplug { link }
         | Op::DelLink { link } => link,
         Op::AddAddr { addr } | Op::DelAddr { addr } => &addr.link,
         Op::AddRoute { route } | Op::DelRoute { route } => &route.link,

@@ -193,16 +193,6 @@ pub fn up(index: u32) -> Message {
     flags(index, LinkFlags::Up)
 }
 
-/// Sets a link down.
-pub fn down(index: u32) -> Message {
-    flags(index, LinkFlags::empty())
-}
-
-/// Takes a link off its bridge.
-pub fn unplug(index: u32) -> Message {
-    setting(index, LinkAttribute::Controller(0))
-}
-
 /// Deletes a link, and with one end of a cable the other.
 pub fn delete(index: u32) -> Message {
     let mut message = LinkMessage::default();

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
+    thread,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ tests![
     a_container_has_namespaces_of_its_own,
     daemons_end_with_their_container,
     rm_leaves_nothing,
+    a_namespace_held_open_is_cut_off,
     the_last_network_takes_all_with_it,
     networks_of_others_are_shared,
     a_lab_goes_up_changes_and_goes_down,
@@ -130,6 +132,46 @@ fn rm_leaves_nothing(sandbox: &mut Sandbox) -> Outcome {
     sandbox.twinax(&run).ok();
     left(&before, "run --rm");
     sandbox.whole();
+    Outcome::Passed
+}
+
+/// Somebody may hold a container's namespace longer than the container lives: its cable is there
+/// as long, but leads nowhere.
+fn a_namespace_held_open_is_cut_off(sandbox: &mut Sandbox) -> Outcome {
+    sandbox.done("network create --ipv6 web");
+    sandbox.done("network create --ipv6 --driver routed edge");
+    for network in ["web", "edge"] {
+        let stays = sandbox.start(&format!("{network}-stays"), &format!("--network {network}"));
+        let goes = sandbox.start("goes", &format!("--network {network} -p 8080:81"));
+        let mut flows = Vec::new();
+        for v6 in [false, true] {
+            let [stays_at, goes_at] = [&stays, &goes].map(|inside| inside.of(v6).unwrap());
+            let gateway = sandbox.gateways(network)[usize::from(v6)];
+            answer(&goes.netns, SocketAddr::new(goes_at, 81));
+            answer(sandbox.host(), SocketAddr::new(gateway, 79));
+            flows.extend([
+                (&stays.netns, SocketAddr::new(goes_at, 81)),
+                (sandbox.host(), SocketAddr::new(goes_at, 81)),
+                (&goes.netns, SocketAddr::new(stays_at, 7)),
+                (&goes.netns, SocketAddr::new(gateway, 79)),
+            ]);
+        }
+        let reached = || {
+            thread::scope(|scope| {
+                let asks = flows.iter().map(|&(from, to)| {
+                    scope.spawn(move || matches!(from.ask(Talk::Tcp, to), Reach::Reached(_)))
+                });
+                let asks: Vec<_> = asks.collect();
+                asks.into_iter().map(|ask| ask.join().unwrap()).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(reached(), [true; 8], "{network}: {flows:?}");
+        let cables = links();
+        sandbox.done("rm -f goes");
+        assert_eq!(links(), cables, "the namespace is not held");
+        assert_eq!(reached(), [false; 8], "{network}: {flows:?}");
+        sandbox.whole();
+    }
     Outcome::Passed
 }
 

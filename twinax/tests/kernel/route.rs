@@ -203,9 +203,8 @@ fn every_operation_does_what_the_model_says(_: &mut Sandbox) -> Outcome {
         world.apply(std::slice::from_ref(&op));
         world.links.apply(&[op]).expect("what is gone needs no deleting");
     }
-    world.apply(&[Op::Unplug { link: host.clone() }]);
     world.apply(&[Op::DelLink { link: host.clone() }]);
-    world.links.apply(&[Op::Unplug { link: host }]).unwrap();
+    world.links.apply(&[Op::DelLink { link: host }]).expect("what is gone needs no deleting");
     world.apply(&[Op::DelLink { link: LinkId::host(bridge()) }]);
     assert_eq!(world.model, Topology::default());
     Outcome::Passed
@@ -247,8 +246,6 @@ fn one_batch_makes_many_and_a_dropped_namespace_takes_them(_: &mut Sandbox) -> O
         },
     ]);
     world.apply(&ops);
-    // An unplugged link keeps nothing but its IPv4 addresses.
-    world.apply(&[Op::Unplug { link: host.clone() }]);
     world.apply(&[Op::DelLink { link: host }]);
 
     // Dropping the namespace takes the cable; it is gone from the host a little later.
