@@ -1,4 +1,4 @@
-//! What is promised, on disk: a lock, one small file a row, each replaced by renaming.
+//! What is promised, on disk: a lock, one small file a row, each made or replaced whole.
 //!
 //! ```text
 //! <data>/networks/NAME.json      definitions; outlive a reboot, so they are synced
@@ -21,7 +21,7 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs,
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
@@ -91,9 +91,9 @@ impl Store {
                 make_dir(&store.run.join(dir))?;
             }
             let data = store.data.as_os_str().as_bytes();
-            write_file(&store.run.join("data"), data, Sync::No)?;
+            write_file(&store.run.join("data"), data, Manner::Replaced)?;
             make_dir(&store.data.join("networks"))?;
-            write_file(&boot, epoch.as_bytes(), Sync::No)?;
+            write_file(&boot, epoch.as_bytes(), Manner::Replaced)?;
             store.fresh = true;
         }
         Ok(store)
@@ -179,7 +179,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn begin(&self, journal: &Journal) -> Result<(), StoreError> {
-        self.write_row(&self.journal_path(), journal, Sync::No)
+        self.write_row(&self.journal_path(), journal, Manner::New)
     }
 
     /// # Errors
@@ -301,14 +301,16 @@ impl Store {
 
     fn write_one(&self, row: &Row) -> Result<(), StoreError> {
         match row {
-            Row::Host(host) => self.write_row(&self.run.join("host.json"), host, Sync::No),
+            Row::Host(host) => self.write_row(&self.run.join("host.json"), host, Manner::Replaced),
             Row::Network(name, network) => self.write_network(name, network.as_ref()),
-            Row::Leases(name, row) => self.put(&self.leases_path(name), row.as_ref()),
-            Row::Port(key, row) => self.put(&self.port_path(*key), row.as_ref()),
+            Row::Leases(name, row) => {
+                self.put(&self.leases_path(name), row.as_ref(), Manner::Replaced)
+            }
+            Row::Port(key, row) => self.put(&self.port_path(*key), row.as_ref(), Manner::New),
             Row::Container(name, Some(container)) => {
                 let dir = self.container_dir(name);
                 make_dir(&dir)?;
-                self.write_row(&dir.join("record.json"), &(name, container), Sync::No)
+                self.write_row(&dir.join("record.json"), &(name, container), Manner::New)
             }
             Row::Container(name, None) => {
                 // The record goes first: a directory without one is nobody's.
@@ -319,18 +321,28 @@ impl Store {
         }
     }
 
-    fn put<T: Serialize>(&self, path: &Path, row: Option<&T>) -> Result<(), StoreError> {
+    fn put<T: Serialize>(
+        &self,
+        path: &Path,
+        row: Option<&T>,
+        manner: Manner,
+    ) -> Result<(), StoreError> {
         match row {
-            Some(row) => self.write_row(path, row, Sync::No),
+            Some(row) => self.write_row(path, row, manner),
             None => remove(path),
         }
     }
 
-    fn write_row<T: Serialize>(&self, path: &Path, row: &T, sync: Sync) -> Result<(), StoreError> {
+    fn write_row<T: Serialize>(
+        &self,
+        path: &Path,
+        row: &T,
+        manner: Manner,
+    ) -> Result<(), StoreError> {
         // Room for most rows at once, rather than by growing.
         let mut text = Vec::with_capacity(4096);
         serde_json::to_writer(&mut text, row).expect("rows have string keys and no failing part");
-        write_file(path, &text, sync)
+        write_file(path, &text, manner)
     }
 
     fn leases_path(&self, name: &NetworkName) -> PathBuf {
@@ -375,7 +387,7 @@ impl Store {
             let linked = fs::hard_link(&path, &previous);
             linked.map_err(|cause| StoreError::File { what: "keep", path: previous, cause })?;
         }
-        self.write_row(&path, network, Sync::Yes)
+        self.write_row(&path, network, Manner::Synced)
     }
 
     /// Clears what an earlier boot or namespace left, but for the records and logs of containers
@@ -399,12 +411,20 @@ impl Store {
     }
 }
 
-/// Whether a file must outlive the machine's stopping.
+/// How a file is written.
 #[derive(Clone, Copy, PartialEq)]
-enum Sync {
-    Yes,
-    No,
+enum Manner {
+    /// Mostly it is not there yet.
+    New,
+    /// Mostly it is there.
+    Replaced,
+    /// As `Replaced`, and to outlive the machine's stopping.
+    Synced,
 }
+
+/// What a kill does not tear: the kernel looks for signals between pages
+/// (`generic_perform_write`), and a reader sees a page's bytes at once.
+const WHOLE: usize = 4096;
 
 fn read_row<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     let bytes = match read_file(path) {
@@ -412,6 +432,9 @@ fn read_row<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(StoreError::File { what: "read", path: path.into(), cause }),
     };
+    if bytes.is_empty() {
+        return Ok(None); // Whoever began to make it was killed.
+    }
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|cause| StoreError::Corrupt { path: path.into(), cause })
@@ -419,32 +442,50 @@ fn read_row<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
 
 /// Reads a file that mostly is small: in one go, without asking for its size first.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    const MOSTLY: usize = 4096;
     let mut file = fs::File::open(path)?;
-    let mut bytes = vec![0; MOSTLY];
+    let mut bytes = vec![0; WHOLE];
     let len = file.read(&mut bytes)?;
     bytes.truncate(len);
-    if len == MOSTLY {
+    if len == WHOLE {
         file.read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }
 
-/// Replaces a file whole: readers see the old text or the new, never half of one.
-fn write_file(path: &Path, text: &[u8], sync: Sync) -> Result<(), StoreError> {
-    let draft = path.with_extension("draft");
-    let write = || -> io::Result<()> {
-        fs::write(&draft, text)?;
-        if sync == Sync::Yes {
-            fs::File::open(&draft)?.sync_all()?;
-        }
-        fs::rename(&draft, path)?;
-        if let (Sync::Yes, Some(dir)) = (sync, path.parent()) {
-            fs::File::open(dir)?.sync_all()?;
-        }
-        Ok(())
+/// Writes a file whole: readers see the old text or the new, never half of one. A file that is
+/// empty counts as absent, so one that was not there may be made where it belongs.
+fn write_file(path: &Path, text: &[u8], manner: Manner) -> Result<(), StoreError> {
+    let made = manner == Manner::New && text.len() <= WHOLE && make_file(path, text)?;
+    let replaced = if made { Ok(()) } else { replace_file(path, text, manner == Manner::Synced) };
+    replaced.map_err(|cause| StoreError::File { what: "write", path: path.into(), cause })
+}
+
+/// Makes a file; false if it is there already.
+fn make_file(path: &Path, text: &[u8]) -> Result<bool, StoreError> {
+    let failed = |cause| StoreError::File { what: "write", path: path.into(), cause };
+    let file = fs::File::options().write(true).create_new(true).open(path);
+    let mut file = match file {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        opened => opened.map_err(failed)?,
     };
-    write().map_err(|cause| StoreError::File { what: "write", path: path.into(), cause })
+    file.write_all(text).map(|()| true).map_err(|cause| {
+        // What was asked has failed; that its trace stays as well would be no news.
+        let _ = fs::remove_file(path);
+        failed(cause)
+    })
+}
+
+fn replace_file(path: &Path, text: &[u8], sync: bool) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    fs::write(&draft, text)?;
+    if sync {
+        fs::File::open(&draft)?.sync_all()?;
+    }
+    fs::rename(&draft, path)?;
+    if let (true, Some(dir)) = (sync, path.parent()) {
+        fs::File::open(dir)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn list(dir: &Path) -> Result<Vec<String>, StoreError> {
@@ -482,5 +523,34 @@ fn gone(path: &Path, outcome: io::Result<()>) -> Result<(), StoreError> {
         outcome => {
             outcome.map_err(|cause| StoreError::File { what: "remove", path: path.into(), cause })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_made_or_replaced_whole_and_counts_from_its_first_byte() {
+        let dir = std::env::temp_dir().join(format!("twinax-store-{}", std::process::id()));
+        make_dir(&dir).expect("a new directory");
+        let path = dir.join("row.json");
+        let row = || read_row::<Vec<u32>>(&path).expect("nothing corrupt");
+        for manner in [Manner::New, Manner::Replaced, Manner::Synced] {
+            remove(&path).expect("ours");
+            assert_eq!(row(), None);
+            // Killed right after it was made.
+            fs::write(&path, "").expect("ours");
+            assert_eq!(row(), None);
+            let long: Vec<u32> = (0..2000).collect();
+            for want in [vec![1], vec![2, 3], vec![], long, vec![4]] {
+                let text = serde_json::to_vec(&want).expect("numbers");
+                write_file(&path, &text, manner).expect("ours");
+                assert_eq!(row(), Some(want));
+            }
+        }
+        let names = list(&dir).expect("ours");
+        assert_eq!(names, ["row.json"], "a draft stays");
+        remove_dir(&dir).expect("ours");
     }
 }
