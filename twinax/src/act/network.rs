@@ -135,6 +135,7 @@ pub(super) fn repair(json: bool) -> Done {
     };
     // What an unfinished request had promised to end is known only now.
     session.bury()?;
+    session.end_ghosts()?;
     match json {
         true => show(json::repair(&done.plan.0))?,
         false => tell(print::repair(&done.plan.0))?,

@@ -110,6 +110,16 @@ impl Session {
         }
     }
 
+    /// Deletes the cables that were cut and are still there, as somebody holds the namespace.
+    pub(super) fn end_ghosts(&mut self) -> Result<(), Failed> {
+        if !self.place.store.host()?.ghosts.is_empty() {
+            thread::sleep(GHOSTS_GO);
+            let _lock = self.place.store.lock()?;
+            self.delete_ghosts()?;
+        }
+        Ok(())
+    }
+
     /// Deletes the links of cables that were cut.
     fn delete_ghosts(&mut self) -> Result<(), Failed> {
         let links = self.place.store.host()?.ghosts.into_keys().map(LinkId::host);

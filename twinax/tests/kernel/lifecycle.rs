@@ -171,6 +171,9 @@ fn a_namespace_held_open_is_cut_off(sandbox: &mut Sandbox) -> Outcome {
         assert_eq!(links(), cables, "the namespace is not held");
         assert_eq!(reached(), [false; 8], "{network}: {flows:?}");
         sandbox.whole();
+        sandbox.done("repair");
+        assert!(cables.difference(&links()).all(|link| link.starts_with("txv")));
+        assert_eq!(links().len() + 1, cables.len(), "the cable outlives a repair");
     }
     Outcome::Passed
 }
