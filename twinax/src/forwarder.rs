@@ -5,26 +5,48 @@
 //! NAT cannot serve `::1`, and for `127.0.0.1` only by a switch that lays the host's loopback open
 //! whenever the rules that guard it are gone. So one process accepts there and connects on.
 //! It is this program run again as `twinax --forwarder RUN_DIR`, in the network namespace of who
-//! started it, and lives in four files of the run directory:
+//! started it, and lives in four entries of the run directory:
 //!
 //! ```text
-//! forwards         what to serve, a line a port:  tcp 127.0.0.1:8080 10.1.0.2:80
+//! forwards/        what to serve, a link a port:  tcp-127.0.0.1:8080 -> 10.1.0.2:80
 //! forwarder        its pid and start time; locked (flock) as long as it lives
-//! forwarder.sock   a byte tells it to reload, to change or to stop; it answers when that is done
+//! forwarder.sock   takes messages: to reload, to change, to stop; answers when that is done
 //! forwarder.log    what it could not do; starts anew when it grows too long
 //! ```
+//!
+//! **A port is added without waiting.** Who publishes writes the link, opens the port's socket
+//! itself, and hands it over by a message that nobody waits to be answered. From the moment the
+//! socket listens the kernel takes connections and datagrams for it, so the port serves although
+//! the forwarder may not have run since; and if that dies before it takes the message, the kernel
+//! closes the socket with it, and the next forwarder opens what the links say. A port that cannot
+//! be opened (above all because the forwarder still has it, told by a command that was killed
+//! midway) is left to the forwarder, and its answer waited for.
+//!
+//! **A port is removed at once, but others' work goes on meanwhile**: [`remove`] asks, and
+//! [`Asked::answer`] returns when the port is free.
+//!
+//! A message is a datagram, whole or not there: `r`, `s`, or `d` and lines such as
+//! `+tcp 127.0.0.1:8080 10.1.0.2:80` and `-tcp …`, with a descriptor (`SCM_RIGHTS`) for each `+` or
+//! none at all. After a `?` in front, the first descriptor is where it is to be answered. Messages
+//! are done in the order they were sent. The link is written before the forwarder is told, and struck out before, too: after
+//! a command killed in between, [`reload`] makes the two agree.
 
 mod flows;
 mod forwards;
+mod handover;
+mod list;
 mod relay;
 mod serve;
 
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{self, Read, Write},
-    net::Shutdown,
-    os::{fd::AsRawFd, unix::net::UnixStream, unix::process::CommandExt},
+    io::{self, Read},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::{UnixDatagram, UnixStream},
+        unix::process::CommandExt,
+    },
     path::Path,
     process::{Command, ExitCode, Stdio},
     thread,
@@ -36,11 +58,14 @@ use rustix::{
     process::Signal,
 };
 
+use twinax_core::model::Forward;
+
 use crate::linux::process::Task;
 
 /// The hidden word that makes this program the forwarder.
 const WORD: &str = "--forwarder";
 const FORWARDS: &str = "forwards";
+const LISTING: &str = "writing down what the loopback forwarder serves";
 const RECORD: &str = "forwarder";
 const START_LOCK: &str = "forwarder.lock";
 const SOCKET: &str = "forwarder.sock";
@@ -131,18 +156,124 @@ fn found(run_dir: &Path) -> Result<(), ForwarderError> {
     }
 }
 
-/// Has the forwarder serve what `forwards` says now; returns when it does.
+/// Has the forwarder serve what is written down, and nothing else; returns when it does.
 ///
 /// Connections of ports that are gone, or lead elsewhere, are closed; others are not touched. With
 /// [`ForwarderError::Refused`] it serves all but the ports named.
 pub fn reload(run_dir: &Path) -> Result<(), ForwarderError> {
-    judge(&tell(run_dir, b"r")?)
+    judge(&hear(question(run_dir, "r")?)?)
 }
 
-/// Has the forwarder serve a few ports more (`+tcp 127.0.0.1:8080 10.1.0.2:80`) or less (`-…`),
-/// one a line, whatever `forwards` says; returns when it does. As [`reload`] otherwise.
-pub fn change(run_dir: &Path, lines: &str) -> Result<(), ForwarderError> {
-    judge(&tell(run_dir, format!("d{lines}").as_bytes())?)
+/// Writes ports down and has the forwarder serve them; if it does not run, the next one will.
+///
+/// They take connections and datagrams when this returns. With [`ForwarderError::Refused`] all do
+/// but the ports named.
+pub fn add(run_dir: &Path, forwards: &[&Forward]) -> Result<(), ForwarderError> {
+    let mut left = Left::default();
+    for some in forwards.chunks(handover::MOST) {
+        for forward in some {
+            let (port, target) = forwards::split(forward);
+            list::put(run_dir, port, target).map_err(system(LISTING))?;
+        }
+        hand_over(run_dir, some, &mut left)?;
+    }
+    if left.lines.is_empty() {
+        return Ok(());
+    }
+    match ask(run_dir, &left.lines)? {
+        Asked(told) if told.is_empty() && !left.refused.is_empty() => {
+            Err(ForwarderError::Refused(left.refused))
+        }
+        asked => asked.answer(),
+    }
+}
+
+/// What could not be handed over.
+#[derive(Default)]
+struct Left {
+    /// For the forwarder to open itself.
+    lines: Vec<String>,
+    /// Why not, where we could not open it.
+    refused: Vec<String>,
+}
+
+/// Opens ports and passes them on.
+fn hand_over(run_dir: &Path, forwards: &[&Forward], left: &mut Left) -> Result<(), ForwarderError> {
+    let (mut lines, mut sockets) = (Vec::new(), Vec::new());
+    for forward in forwards {
+        let (port, _) = forwards::split(forward);
+        match handover::open(port) {
+            Ok(socket) => {
+                lines.push(format!("+{forward}\n"));
+                sockets.push(socket);
+            }
+            Err(error) if handover::is_needless(port, &error) => {}
+            Err(error) => {
+                left.lines.push(format!("+{forward}\n"));
+                left.refused.push(format!("{port} ({error})"));
+            }
+        }
+    }
+    if sockets.is_empty() {
+        return Ok(());
+    }
+    match send(run_dir, &format!("d{}", lines.concat()), sockets) {
+        Ok(()) | Err(ForwarderError::NotRunning) => {}
+        // Such as too many descriptors on their way (ETOOMANYREFS).
+        Err(ForwarderError::Silent(_)) => left.lines.extend(lines),
+        Err(other) => return Err(other),
+    }
+    Ok(())
+}
+
+/// Strikes ports out and has the forwarder let go of them, and of their connections.
+///
+/// They are free when [`Asked::answer`] returns.
+pub fn remove(run_dir: &Path, forwards: &[&Forward]) -> Result<Asked, ForwarderError> {
+    for forward in forwards {
+        list::strike(run_dir, forwards::split(forward).0).map_err(system(LISTING))?;
+    }
+    ask(run_dir, &forwards.iter().map(|forward| format!("-{forward}\n")).collect::<Vec<_>>())
+}
+
+/// Returns when the forwarder has taken all that it was handed.
+pub fn settle(run_dir: &Path) -> Result<(), ForwarderError> {
+    judge(&hear(question(run_dir, "d")?)?)
+}
+
+/// Whether it is written down that this port is served.
+pub fn is_listed(run_dir: &Path, forward: &Forward) -> Result<bool, ForwarderError> {
+    let (port, target) = forwards::split(forward);
+    list::says(run_dir, port, target).map_err(system(LISTING))
+}
+
+/// Strikes all ports out, for the next forwarder; one that runs is not told.
+pub fn clear(run_dir: &Path) -> Result<(), ForwarderError> {
+    list::clear(run_dir).map_err(system(LISTING))
+}
+
+/// Changes that the forwarder was told of; what does not run needs no telling.
+#[derive(Debug, Default)]
+#[must_use = "the change is made only when it is answered"]
+pub struct Asked(Vec<UnixStream>);
+
+impl Asked {
+    /// Waits until it is done.
+    pub fn answer(self) -> Result<(), ForwarderError> {
+        self.0.into_iter().try_for_each(|stream| judge(&hear(stream)?))
+    }
+}
+
+fn ask(run_dir: &Path, lines: &[String]) -> Result<Asked, ForwarderError> {
+    let mut asked = Asked::default();
+    for some in lines.chunks(handover::MOST) {
+        match question(run_dir, &format!("d{}", some.concat())) {
+            Ok(stream) => asked.0.push(stream),
+            Err(ForwarderError::NotRunning) => break,
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(asked)
 }
 
 /// Whether the forwarder of this run directory lives.
@@ -164,7 +295,7 @@ pub fn stop(run_dir: &Path) -> Result<(), ForwarderError> {
         return Ok(());
     }
     // The answer is its end; if it cannot be told, it is killed.
-    if tell(run_dir, b"s").is_err() || !gone_within(run_dir, PATIENCE) {
+    if question(run_dir, "s").and_then(hear).is_err() || !gone_within(run_dir, PATIENCE) {
         kill(run_dir).map_err(system("killing the loopback forwarder"))?;
         if !gone_within(run_dir, PATIENCE) {
             return Err(ForwarderError::Silent(LOG));
@@ -200,26 +331,45 @@ fn open_for_lock(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).read(true).write(true).open(path)
 }
 
-/// Sends a byte, and lines that go with it, and returns the whole answer.
-fn tell(run_dir: &Path, words: &[u8]) -> Result<String, ForwarderError> {
-    let mut stream = connect(run_dir).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ForwarderError::NotRunning,
-        _ => system("reaching the loopback forwarder")(error),
+/// Sends a message; its answer will come by the stream returned.
+fn question(run_dir: &Path, message: &str) -> Result<UnixStream, ForwarderError> {
+    let (ours, theirs) = UnixStream::pair().map_err(system("making a pair of sockets"))?;
+    send(run_dir, &format!("?{message}"), vec![theirs.into()])?;
+    Ok(ours)
+}
+
+/// Sends a message and closes our copies of what it hands over.
+fn send(run_dir: &Path, message: &str, handed: Vec<OwnedFd>) -> Result<(), ForwarderError> {
+    let gone = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    };
+    let socket = connect(run_dir).map_err(|error| match gone(&error) {
+        true => ForwarderError::NotRunning,
+        false => system("reaching the loopback forwarder")(error),
     })?;
+    handover::send(&socket, message.as_bytes(), &handed).map_err(|error| match gone(&error) {
+        true => ForwarderError::NotRunning,
+        false => ForwarderError::Silent(LOG),
+    })
+}
+
+/// Reads a whole answer; it ends early if the forwarder does.
+fn hear(mut stream: UnixStream) -> Result<String, ForwarderError> {
     let mut answer = String::new();
-    let exchange = stream
-        .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.write_all(words))
-        .and_then(|()| stream.shutdown(Shutdown::Write))
-        .and_then(|()| stream.read_to_string(&mut answer));
-    exchange.map_err(|_| ForwarderError::Silent(LOG))?;
+    let heard =
+        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_to_string(&mut answer));
+    heard.map_err(|_| ForwarderError::Silent(LOG))?;
     Ok(answer)
 }
 
 /// A socket's path is limited to 107 bytes; by way of a descriptor the run directory's is not.
-fn connect(run_dir: &Path) -> io::Result<UnixStream> {
+fn connect(run_dir: &Path) -> io::Result<UnixDatagram> {
     let dir = rustix::fs::open(run_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
+    let socket = UnixDatagram::unbound()?;
+    // One that hangs leaves no room, after some messages.
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
+    Ok(socket)
 }
 
 /// An answer is the word `ok`, after a line for each thing that failed.

@@ -393,10 +393,10 @@ impl Store {
     /// Clears what an earlier boot or namespace left, but for the records and logs of containers
     /// that had ended; definitions are not in here.
     fn clear(&self) -> Result<(), StoreError> {
-        for dir in ["leases", "ports", "notes", "hosts"] {
+        for dir in ["leases", "ports", "notes", "hosts", "forwards"] {
             remove_dir(&self.run.join(dir))?;
         }
-        for file in ["host.json", "journal.json", "forwards", "forwarder", "boot"] {
+        for file in ["host.json", "journal.json", "forwarder", "boot"] {
             remove(&self.run.join(file))?;
         }
         for name in list(&self.run.join("containers"))? {

@@ -21,7 +21,7 @@ use twinax_core::{
 
 use crate::{
     container::{Task, mounts::RemountFailed},
-    forwarder::{self, ForwarderError},
+    forwarder::{self, Asked, ForwarderError},
     linux::{
         apply::{ApplyError, LinkError, Links, is_link_op},
         conntrack::Conntrack,
@@ -200,6 +200,30 @@ impl Linux {
         })
     }
 
+    /// Leaves in `asked` what is not waited for yet.
+    fn apply_stages(
+        &mut self,
+        plan: &Plan,
+        at: &Sandboxes,
+        asked: &mut Option<Asked>,
+    ) -> Result<(), LinuxError> {
+        let mut rest = plan.0.as_slice();
+        while let Some(first) = rest.first() {
+            let kind = Kind::of(first);
+            let same = rest.iter().take_while(|op| Kind::of(op) == kind).count();
+            let (stage, after) = rest.split_at(same);
+            match kind {
+                Kind::Link => self.apply_links(stage, at)?,
+                Kind::Firewall => self.apply_firewall(stage)?,
+                Kind::Forward => files::apply_forwards(&self.store, stage, asked)?,
+                Kind::Hosts => files::apply_lines(&self.store, stage)?,
+                Kind::Other => stage.iter().try_for_each(|op| self.apply_one(op, at))?,
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
     fn apply_one(&mut self, op: &Op, at: &Sandboxes) -> Result<(), LinuxError> {
         match op {
             Op::SetSysctl { sysctl, turned } => Ok(sysctl::write(sysctl, &turned.ours)?),
@@ -209,13 +233,13 @@ impl Linux {
                 Ok(())
             }
             Op::StartProcess { process: Process::Forwarder } => {
-                // Its lines are told one by one; old ones are nobody's.
-                files::clear_forwards(&self.store)?;
+                // Its ports are handed over one by one; old ones are nobody's.
+                forwarder::clear(self.store.run_dir())?;
                 Ok(forwarder::start(self.store.run_dir())?)
             }
             Op::StopProcess { process: Process::Forwarder } => {
-                // The file first: a forwarder that still runs is stopped by the next command.
-                files::clear_forwards(&self.store)?;
+                // The list first: a forwarder that still runs is stopped by the next command.
+                forwarder::clear(self.store.run_dir())?;
                 Ok(forwarder::stop(self.store.run_dir())?)
             }
             other => files::apply(&self.store, other, at),
@@ -227,7 +251,13 @@ impl World for Linux {
     type Error = LinuxError;
 
     fn pending(&mut self) -> Result<Pending, LinuxError> {
-        Ok(self.store.pending()?)
+        let pending = self.store.pending()?;
+        if pending.journal.is_some() {
+            // What was left undone may be written down and not told. If it does not run, or cannot
+            // have a port, whoever carries on will find out.
+            let _ = forwarder::reload(self.store.run_dir());
+        }
+        Ok(pending)
     }
 
     fn load(&mut self, keys: &Keys) -> Result<State, LinuxError> {
@@ -252,9 +282,12 @@ impl World for Linux {
         if running {
             seen.processes.insert(Process::Forwarder);
         }
-        if running && !scope.forwards.is_empty() {
-            seen.forwards = files::forwards(&self.store)?;
-            seen.forwards.retain(|forward| scope.forwards.contains(forward));
+        if running {
+            for forward in &scope.forwards {
+                if forwarder::is_listed(self.store.run_dir(), forward)? {
+                    seen.forwards.insert(forward.clone());
+                }
+            }
         }
         Ok(seen)
     }
@@ -268,21 +301,12 @@ impl World for Linux {
     }
 
     fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), LinuxError> {
-        let mut rest = plan.0.as_slice();
-        while let Some(first) = rest.first() {
-            let kind = Kind::of(first);
-            let same = rest.iter().take_while(|op| Kind::of(op) == kind).count();
-            let (stage, after) = rest.split_at(same);
-            match kind {
-                Kind::Link => self.apply_links(stage, at)?,
-                Kind::Firewall => self.apply_firewall(stage)?,
-                Kind::Forward => files::apply_forwards(&self.store, stage)?,
-                Kind::Hosts => files::apply_lines(&self.store, stage)?,
-                Kind::Other => stage.iter().try_for_each(|op| self.apply_one(op, at))?,
-            }
-            rest = after;
-        }
-        Ok(())
+        let mut asked = None;
+        let done = self.apply_stages(plan, at, &mut asked);
+        // The forwarder has worked meanwhile. A port is free when the command that removes it
+        // ends, also if something else fails.
+        let answered = asked.map_or(Ok(()), Asked::answer);
+        done.and_then(|()| Ok(answered?))
     }
 
     fn buried(&mut self, name: &ContainerName) -> Result<(), LinuxError> {

@@ -81,7 +81,8 @@ impl<W: World> World for Timed<'_, W> {
         self.note(5, |world| world.write(rows))
     }
 
-    /// In the parts that Linux takes together, so that each has its own time.
+    /// In the parts that Linux takes together, so that each has its own time. So each is waited
+    /// for, too: in a removal the forwarder otherwise works while the rest is done.
     fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), W::Error> {
         let mut rest = plan.0.as_slice();
         while let Some(first) = rest.first() {

@@ -1,10 +1,10 @@
-//! What the forwarder serves, as a file says it; no effects.
+//! What the forwarder serves, as the list and messages say it; no effects.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr};
 
 use twinax_core::{model::Forward, name::Proto};
 
-/// Where it listens. Displayed as in the file, `tcp 127.0.0.1:8080`.
+/// Where it listens. Displayed as in messages, `tcp 127.0.0.1:8080`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Port {
     pub(super) proto: Proto,
@@ -17,20 +17,26 @@ impl fmt::Display for Port {
     }
 }
 
-/// Reads the whole file, or says which line is wrong.
-pub(super) fn parse(text: &str) -> Result<BTreeMap<Port, SocketAddr>, String> {
-    let mut forwards = BTreeMap::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let (port, target) =
-            parse_line(line).ok_or_else(|| format!("line {number} of forwards: {line:?}"))?;
-        if forwards.insert(port, target).is_some() {
-            return Err(format!("line {number} of forwards: {port} a second time"));
-        }
+impl Port {
+    /// The name that the list has it under, `tcp-127.0.0.1:8080`.
+    pub(super) fn entry(self) -> String {
+        format!("{}-{}", self.proto, self.listen)
     }
-    Ok(forwards)
 }
 
-/// One line of the file more, or less.
+/// Reads an entry of the list: a port's name, and where it leads.
+pub(super) fn parse_entry(name: &str, target: &str) -> Option<(Port, SocketAddr)> {
+    let (proto, listen) = name.split_once('-')?;
+    let (port, target) = parse_line(&format!("{proto} {listen} {target}"))?;
+    (port.entry() == name).then_some((port, target))
+}
+
+/// Splits an operation's subject into what listens and where it leads.
+pub(super) fn split(forward: &Forward) -> (Port, SocketAddr) {
+    (Port { proto: forward.proto, listen: forward.listen }, forward.target)
+}
+
+/// One port more, or less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Add(Port, SocketAddr),
@@ -38,7 +44,12 @@ pub(super) enum Change {
 }
 
 /// Reads lines that begin with `+` or `-`, as `+tcp 127.0.0.1:8080 10.1.0.2:80`.
+///
+/// Whoever was killed while it wrote leaves a line without an end, which says nothing.
 pub(super) fn parse_changes(text: &str) -> Result<Vec<Change>, String> {
+    if !text.is_empty() && !text.ends_with('\n') {
+        return Err("a change that ends midway".to_owned());
+    }
     let change = |line: &str| {
         let (port, target) = parse_line(line.get(1..)?)?;
         match line.as_bytes().first()? {
@@ -61,28 +72,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_a_port() {
-        let text = "tcp 127.0.0.1:8080 10.1.0.2:80\nudp [::1]:53 [fd00::2]:53\n";
-        let forwards = parse(text).unwrap();
-        let written: Vec<_> = forwards.iter().map(|(port, to)| format!("{port} {to}")).collect();
-        assert_eq!(written.join("\n") + "\n", text);
+    fn an_entry_is_a_port() {
+        for (name, target) in
+            [("tcp-127.0.0.1:8080", "10.1.0.2:80"), ("udp-[::1]:53", "[fd00::2]:53")]
+        {
+            let (port, to) = parse_entry(name, target).unwrap();
+            assert_eq!((port.entry(), to.to_string()), (name.to_owned(), target.to_owned()));
+        }
+        for (name, target) in [
+            ("tcp-127.0.0.1:80", "x"),
+            ("tcp 127.0.0.1:80", "10.0.0.1:80"),
+            ("sctp-127.0.0.1:80", "10.0.0.1:80"),
+            ("tcp-[0::1]:80", "10.0.0.1:80"), // A second name of one port.
+            ("", "10.0.0.1:80"),
+        ] {
+            assert_eq!(parse_entry(name, target), None, "{name}");
+        }
     }
 
     #[test]
-    fn a_wrong_line_is_named() {
-        for (text, error) in [
-            ("tcp 127.0.0.1:80 x", "line 1 of forwards: \"tcp 127.0.0.1:80 x\""),
-            ("\n", "line 1 of forwards: \"\""),
-            (
-                "sctp 127.0.0.1:80 10.0.0.1:80",
-                "line 1 of forwards: \"sctp 127.0.0.1:80 10.0.0.1:80\"",
-            ),
-            (
-                "tcp 127.0.0.1:80 10.0.0.1:80\ntcp 127.0.0.1:80 10.0.0.2:80",
-                "line 2 of forwards: tcp 127.0.0.1:80 a second time",
-            ),
-        ] {
-            assert_eq!(parse(text).unwrap_err(), error);
+    fn a_change_that_is_cut_short_is_none() {
+        let line = "+tcp 127.0.0.1:8080 10.1.0.2:80\n";
+        assert_eq!(parse_changes(line).unwrap().len(), 1);
+        for cut in 1..line.len() {
+            assert!(parse_changes(&line[..cut]).is_err(), "{cut}");
         }
+        assert_eq!(parse_changes("").unwrap(), []);
+        assert!(parse_changes("tcp 127.0.0.1:8080 10.1.0.2:80\n").is_err());
     }
 }

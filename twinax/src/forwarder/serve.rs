@@ -3,11 +3,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Write},
     net::SocketAddr,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::net::UnixListener,
+        unix::net::{UnixDatagram, UnixStream},
     },
     path::{Path, PathBuf},
     process::ExitCode,
@@ -19,7 +19,7 @@ use rustix::{
     event::{Timespec, epoll},
     fs::{FlockOperation, Mode, OFlags},
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, sockopt},
+    net::SocketFlags,
     process::{Resource, Rlimit},
 };
 use twinax_core::name::Proto;
@@ -28,7 +28,7 @@ use super::{
     FORWARDS, LOG, RECORD, SOCKET,
     flows::Flows,
     forwards::{self, Change, Port},
-    open_for_lock,
+    handover, list, open_for_lock,
     relay::{Next, Relay},
 };
 use crate::linux::process::Task;
@@ -86,8 +86,9 @@ struct Listening {
 struct Server {
     run_dir: PathBuf,
     epoll: OwnedFd,
-    control: UnixListener,
-    /// Given up for a moment when descriptors run out, so that a client can be turned away.
+    control: UnixDatagram,
+    /// Given up for a moment when descriptors run out, so that a client can be turned away, and
+    /// for each message.
     spare: Option<File>,
     /// Tokens are never used twice: an event of something just closed finds nothing.
     next_token: u64,
@@ -98,7 +99,7 @@ struct Server {
     /// Relays that had more to do than one turn.
     again: Vec<u64>,
     scratch: Vec<u8>,
-    /// What the last reload could not do.
+    /// What the last message could not have done.
     failed: Vec<String>,
     stop: bool,
 }
@@ -249,37 +250,44 @@ fn lock(record: &File) -> io::Result<()> {
 /// The control socket and the set of ports.
 impl Server {
     fn obey(&mut self) {
-        let Ok((mut stream, _)) = self.control.accept() else { return };
-        // Only commands of our own user come here, and they have written already.
-        let limit = Some(Duration::from_secs(1));
-        let mut byte = [0];
-        let told = stream.set_read_timeout(limit).and_then(|()| stream.set_write_timeout(limit));
-        if told.and_then(|()| stream.read_exact(&mut byte)).is_err() {
-            return;
+        // Where to answer takes a descriptor, also when clients have all the others.
+        self.spare = None;
+        let received = handover::receive(&self.control, &mut self.scratch);
+        let question = received.ok().and_then(|(text, handed)| self.do_as_told(&text, handed));
+        self.spare = File::open("/dev/null").ok();
+        let Some(mut stream) = question.map(UnixStream::from) else { return };
+        // Fails for what is no socket, and then nothing is written there.
+        if stream.set_write_timeout(Some(Duration::from_secs(1))).is_ok() {
+            let _ = stream.write_all(self.answer().as_bytes());
         }
-        match byte[0] {
-            b's' => self.stop = true,
-            b'd' => {
-                let mut text = String::new();
-                let read = stream.read_to_string(&mut text);
-                let changes = read.map_err(|error| error.to_string());
-                self.change(changes.and_then(|_| forwards::parse_changes(&text)));
-            }
-            _ => self.reload(),
-        }
-        let _ = stream.write_all(self.answer().as_bytes());
     }
 
-    /// Serves what the file says now; if it says nothing sensible, what it said before.
+    /// Returns where to answer, if an answer is wanted.
+    fn do_as_told(&mut self, text: &str, mut handed: Vec<OwnedFd>) -> Option<OwnedFd> {
+        let (question, message) = match text.strip_prefix('?') {
+            Some(message) if !handed.is_empty() => (Some(handed.remove(0)), message),
+            _ => (None, text),
+        };
+        match message.as_bytes().first() {
+            Some(b's') => self.stop = true,
+            Some(b'd') => self.change(forwards::parse_changes(&message[1..]), handed),
+            Some(b'r') => self.reload(),
+            _ => {}
+        }
+        question
+    }
+
+    /// Serves what the list says now; if it cannot be read, what it said before.
     fn reload(&mut self) {
         self.failed.clear();
-        let text = match fs::read_to_string(self.run_dir.join(FORWARDS)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            text => text.map_err(|error| format!("{FORWARDS}, which cannot be read ({error})")),
-        };
-        match text.and_then(|text| forwards::parse(&text)) {
-            Ok(wanted) => self.serve(&wanted),
-            Err(error) => self.failed.push(error),
+        match list::read(&self.run_dir) {
+            Ok((wanted, wrong)) => {
+                self.failed = wrong;
+                self.serve(&wanted);
+            }
+            Err(error) => {
+                self.failed.push(format!("{FORWARDS}, which cannot be read ({error})"));
+            }
         }
         for line in &self.failed {
             self.log(line);
@@ -287,16 +295,22 @@ impl Server {
     }
 
     /// Serves a few ports more or less; the others are not looked at, however many there are.
-    fn change(&mut self, changes: Result<Vec<Change>, String>) {
+    ///
+    /// Sockets handed over belong to the ports that are added, in order. If they are not as many
+    /// (we had no descriptors left to take them with) they are closed, and opened here.
+    fn change(&mut self, changes: Result<Vec<Change>, String>, handed: Vec<OwnedFd>) {
         self.failed.clear();
         match changes {
             Ok(changes) => {
+                let added = changes.iter().filter(|change| matches!(change, Change::Add(..)));
+                let fit = handed.is_empty() || handed.len() == added.count();
+                if !fit {
+                    self.log(&format!("{} sockets that do not fit were handed over", handed.len()));
+                }
+                let mut handed = if fit { handed } else { Vec::new() }.into_iter();
                 for change in changes {
                     match change {
-                        Change::Add(port, target) if !self.ports.contains_key(&port) => {
-                            self.begin(port, target);
-                        }
-                        Change::Add(port, target) => self.redirect(port, Some(target)),
+                        Change::Add(port, target) => self.add(port, target, handed.next()),
                         Change::Del(port) => self.redirect(port, None),
                     }
                 }
@@ -305,6 +319,21 @@ impl Server {
         }
         for line in &self.failed {
             self.log(line);
+        }
+    }
+
+    fn add(&mut self, port: Port, target: SocketAddr, handed: Option<OwnedFd>) {
+        match handed.filter(|socket| handover::is_of(socket, port)) {
+            Some(socket) => {
+                if self.ports.contains_key(&port) {
+                    self.redirect(port, None);
+                }
+                if let Err(error) = self.take(port, target, socket) {
+                    self.failed.push(format!("{port} ({error})"));
+                }
+            }
+            None if self.ports.contains_key(&port) => self.redirect(port, Some(target)),
+            None => self.begin(port, target),
         }
     }
 
@@ -338,29 +367,15 @@ impl Server {
     }
 
     fn begin(&mut self, port: Port, target: SocketAddr) {
-        if let Err(error) = self.listen(port, target)
-            && !(port.listen.is_ipv6() && is_no_ipv6(&error))
+        let socket = handover::open(port);
+        if let Err(error) = socket.and_then(|socket| self.take(port, target, socket))
+            && !handover::is_needless(port, &error)
         {
             self.failed.push(format!("{port} ({error})"));
         }
     }
 
-    fn listen(&mut self, port: Port, target: SocketAddr) -> io::Result<()> {
-        let family = if port.listen.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let tcp = port.proto == Proto::Tcp;
-        let kind = if tcp { SocketType::STREAM } else { SocketType::DGRAM };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(family, kind, flags, None)?;
-        if tcp {
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-        }
-        if port.listen.is_ipv6() {
-            sockopt::set_ipv6_v6only(&socket, true)?;
-        }
-        rustix::net::bind(&socket, &port.listen)?;
-        if tcp {
-            rustix::net::listen(&socket, 1024)?;
-        }
+    fn take(&mut self, port: Port, target: SocketAddr, socket: OwnedFd) -> io::Result<()> {
         let token = self.watch(&socket, Source::Port(port), epoll::EventFlags::IN)?;
         self.ports.insert(port, Listening { socket, token, target });
         Ok(())
@@ -372,8 +387,10 @@ impl Server {
         for relay in relays {
             self.drop_relay(relay, true);
         }
-        self.flows.drop_port(port);
-        self.forget_flows();
+        if !self.flows.is_empty() {
+            self.flows.drop_port(port);
+            self.forget_flows();
+        }
     }
 }
 
@@ -507,16 +524,12 @@ impl Server {
     }
 }
 
-/// Where IPv6 is off nobody can come by it, so nobody misses the port.
-fn is_no_ipv6(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
-}
-
-fn listen_control(run_dir: &Path) -> io::Result<UnixListener> {
+fn listen_control(run_dir: &Path) -> io::Result<UnixDatagram> {
     let dir = rustix::fs::open(run_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     // Left by one that was killed; the lock is ours, so nobody listens there.
     let _ = rustix::fs::unlinkat(&dir, SOCKET, rustix::fs::AtFlags::empty());
     rustix::process::umask(Mode::from_raw_mode(0o077));
-    UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
+    let control = UnixDatagram::bind(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
+    control.set_nonblocking(true)?;
+    Ok(control)
 }

@@ -1,4 +1,4 @@
-//! Hosts files, resolver files and the forwarder's list.
+//! Hosts files, resolver files and the forwarder's ports.
 //!
 //! A file that a container has mounted is changed in place: replacing it by renaming would leave
 //! the container with the old one.
@@ -14,14 +14,14 @@ use std::{
 use twinax_core::{
     engine::Sandboxes,
     lower::HOSTS_HEADER,
-    model::{FileId, Forward, HostsLine, HostsSource, HostsView, Op, Scope, Topology},
+    model::{FileId, HostsLine, HostsSource, HostsView, Op, Scope, Topology},
     name::ContainerName,
 };
 
 use super::{LinuxError, init_of};
 use crate::{
     container::{Task, mounts},
-    forwarder,
+    forwarder::{self, Asked},
     store::Store,
 };
 
@@ -110,19 +110,28 @@ pub(super) fn apply_lines(store: &Store, ops: &[Op]) -> Result<(), LinuxError> {
     Ok(())
 }
 
-/// Changes the forwarder's list and has it follow: by what changes, not by the whole list.
-pub(super) fn apply_forwards(store: &Store, ops: &[Op]) -> Result<(), LinuxError> {
-    let changes = ops.iter().map(|op| match op {
-        Op::AddForward { forward } => (true, forward.to_string()),
-        Op::DelForward { forward } => (false, forward.to_string()),
-        other => unreachable!("{other} is not about a forward"),
-    });
-    let changes: Vec<_> = changes.collect();
-    change_lines(&forwards_path(store), &changes)?;
-    if forwarder::running(store.run_dir()) {
-        let sign = |add| if add { "+" } else { "-" };
-        let lines = changes.iter().map(|(add, line)| format!("{}{line}\n", sign(*add)));
-        forwarder::change(store.run_dir(), &lines.collect::<String>())?;
+/// Has the forwarder follow. What it is to let go of is done when the answer, left in `asked`, is
+/// heard; what it was to let go of before is so before it is told of more.
+pub(super) fn apply_forwards(
+    store: &Store,
+    ops: &[Op],
+    asked: &mut Option<Asked>,
+) -> Result<(), LinuxError> {
+    let (mut added, mut gone) = (Vec::new(), Vec::new());
+    for op in ops {
+        match op {
+            Op::AddForward { forward } => added.push(forward),
+            Op::DelForward { forward } => gone.push(forward),
+            other => unreachable!("{other} is not about a forward"),
+        }
+    }
+    if !gone.is_empty() {
+        let earlier = asked.replace(forwarder::remove(store.run_dir(), &gone)?);
+        earlier.map_or(Ok(()), Asked::answer)?;
+    }
+    if !added.is_empty() {
+        asked.take().map_or(Ok(()), Asked::answer)?;
+        forwarder::add(store.run_dir(), &added)?;
     }
     Ok(())
 }
@@ -143,20 +152,6 @@ fn change_lines(path: &Path, changes: &[(bool, String)]) -> Result<(), LinuxErro
     let kept = text.lines().filter(|line| !gone.contains(line));
     let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
     overwrite(path, &(kept + &added))
-}
-
-/// The lines that the forwarder was told.
-pub(super) fn forwards(store: &Store) -> Result<BTreeSet<Forward>, LinuxError> {
-    let text = read(&forwards_path(store))?.unwrap_or_default();
-    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
-}
-
-pub(super) fn clear_forwards(store: &Store) -> Result<(), LinuxError> {
-    remove(&forwards_path(store))
-}
-
-fn forwards_path(store: &Store) -> PathBuf {
-    store.run_dir().join("forwards")
 }
 
 fn view_path(store: &Store, view: &HostsView) -> PathBuf {

@@ -82,6 +82,13 @@ fn ask_ports(
 ) -> Result<ProbeAnswer, LinuxError> {
     if !probe.automatic() {
         let mut answer = listeners::probe(probe)?;
+        if answer.busy.is_empty() {
+            return Ok(answer);
+        }
+        // A port that was handed over a moment ago is nobody's until the forwarder has taken it.
+        if forwarder::settle(world.store.run_dir()).is_ok() {
+            answer = listeners::probe(probe)?;
+        }
         // What our own forwarder serves is a promise, and promises are judged by `decide`.
         let ours = forwarder::pid(world.store.run_dir()).map(|pid| format!("(pid {pid})"));
         let is_ours = |by: &String| ours.as_ref().is_some_and(|ours| by.ends_with(ours));

@@ -7,14 +7,31 @@
 use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
+    mem::MaybeUninit,
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::{UnixDatagram, UnixStream},
+    },
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal};
-use twinax::forwarder::{self, ForwarderError};
+use rustix::{
+    net::{SendAncillaryBuffer, SendAncillaryMessage},
+    process::{Pid, Signal},
+};
+use twinax::{
+    forwarder::{self, ForwarderError},
+    store::Store,
+    world::Linux,
+};
+use twinax_core::{
+    diff::Plan,
+    engine::{Journal, Sandboxes, World},
+    model::{FileId, Forward, HostsView, Op},
+};
 
 use crate::{
     harness::Outcome,
@@ -29,6 +46,14 @@ tests![
     datagrams_are_answered,
     a_reload_touches_only_what_changed,
     ports_that_cannot_be_had_are_named,
+    an_added_port_serves_before_the_forwarder_knows,
+    what_was_never_taken_is_served_by_the_next,
+    added_ports_that_cannot_be_had_are_named,
+    a_port_left_by_a_killed_command_is_led_elsewhere,
+    after_a_killed_command_the_list_is_served,
+    a_removed_port_is_free_at_once,
+    a_plan_may_lead_a_port_elsewhere,
+    malformed_messages_leak_nothing,
     killed_it_starts_again,
     a_thousand_ports_cost_little,
     without_ipv6_the_rest_is_served,
@@ -46,12 +71,44 @@ fn dir() -> &'static Path {
     Path::new("/run/home")
 }
 
+/// Writes down what is to be served, and nothing else.
 fn forward(lines: &[&str]) {
-    fs::write(
-        dir().join("forwards"),
-        lines.iter().map(|line| format!("{line}\n")).collect::<String>(),
-    )
-    .unwrap();
+    forwarder::clear(dir()).unwrap();
+    fs::create_dir(dir().join("forwards")).unwrap();
+    for line in lines {
+        let (port, target) = line.rsplit_once(' ').unwrap();
+        let entry = dir().join("forwards").join(port.replace(' ', "-"));
+        std::os::unix::fs::symlink(target, entry).unwrap();
+    }
+}
+
+fn parsed(lines: &[impl AsRef<str>]) -> Vec<Forward> {
+    lines.iter().map(|line| line.as_ref().parse().unwrap()).collect()
+}
+
+fn add(lines: &[impl AsRef<str>]) -> Result<(), ForwarderError> {
+    forwarder::add(dir(), &parsed(lines).iter().collect::<Vec<_>>())
+}
+
+fn remove(lines: &[impl AsRef<str>]) {
+    let asked = forwarder::remove(dir(), &parsed(lines).iter().collect::<Vec<_>>()).unwrap();
+    asked.answer().unwrap();
+}
+
+fn signal(signal: Signal) {
+    rustix::process::kill_process(Pid::from_raw(pid()).unwrap(), signal).unwrap();
+}
+
+fn ended() {
+    let deadline = Instant::now() + PATIENCE;
+    while forwarder::running(dir()) {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+/// How many descriptors the forwarder has open.
+fn descriptors() -> usize {
+    fs::read_dir(format!("/proc/{}/fd", pid())).unwrap().count()
 }
 
 fn listen(container: &Netns, port: u16) -> TcpListener {
@@ -245,11 +302,229 @@ fn ports_that_cannot_be_had_are_named(_: &mut Sandbox) -> Outcome {
     drop(holder);
     forwarder::reload(dir()).unwrap();
     TcpStream::connect("127.0.0.1:8081").unwrap();
-    // A file with a wrong line changes nothing.
-    forward(&["tcp 127.0.0.1:8080"]);
+    // What says nothing sensible is named, and in nobody's way.
+    fs::write(dir().join("forwards/tcp-nonsense"), "").unwrap();
     let error = forwarder::reload(dir()).unwrap_err().to_string();
-    assert!(error.contains("line 1 of forwards"), "{error}");
+    assert!(error.contains("forwards/tcp-nonsense") && !error.contains("808"), "{error}");
     TcpStream::connect("127.0.0.1:8081").unwrap();
+    Outcome::Passed
+}
+
+fn an_added_port_serves_before_the_forwarder_knows(sandbox: &mut Sandbox) -> Outcome {
+    let container = container(sandbox);
+    let listener = listen(&container, 80);
+    let server = container.run(|| UdpSocket::bind((TARGET, 53))).unwrap();
+    forward(&[]);
+    forwarder::start(dir()).unwrap();
+    signal(Signal::STOP);
+    let started = Instant::now();
+    add(&["tcp 127.0.0.1:8080 10.1.0.2:80", "udp [::1]:53 10.1.0.2:53"]).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1), "it waited");
+    let mut early = connect("127.0.0.1:8080");
+    early.write_all(b"early").unwrap();
+    early.shutdown(Shutdown::Write).unwrap();
+    let client = UdpSocket::bind("[::1]:0").unwrap();
+    client.send_to(b"early", "[::1]:53").unwrap();
+    signal(Signal::CONT);
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "early");
+    let mut datagram = [0; 16];
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = server.recv(&mut datagram).unwrap();
+    assert_eq!(&datagram[..length], b"early");
+    Outcome::Passed
+}
+
+fn what_was_never_taken_is_served_by_the_next(_: &mut Sandbox) -> Outcome {
+    let line = "tcp 127.0.0.1:8080 10.1.0.2:80";
+    forward(&[]);
+    forwarder::start(dir()).unwrap();
+    signal(Signal::STOP);
+    add(&[line]).unwrap();
+    TcpStream::connect("127.0.0.1:8080").unwrap();
+    signal(Signal::KILL);
+    ended();
+    assert!(TcpStream::connect("127.0.0.1:8080").is_err(), "the socket outlives the forwarder");
+    assert!(forwarder::is_listed(dir(), &parsed(&[line])[0]).unwrap());
+    forwarder::start(dir()).unwrap();
+    TcpStream::connect("127.0.0.1:8080").unwrap();
+    // With none at all it is only written down.
+    signal(Signal::KILL);
+    ended();
+    add(&["tcp 127.0.0.1:8081 10.1.0.2:80"]).unwrap();
+    forwarder::start(dir()).unwrap();
+    TcpStream::connect("127.0.0.1:8081").unwrap();
+    Outcome::Passed
+}
+
+fn added_ports_that_cannot_be_had_are_named(_: &mut Sandbox) -> Outcome {
+    forward(&[]);
+    forwarder::start(dir()).unwrap();
+    let _holder = TcpListener::bind("127.0.0.1:8081").unwrap();
+    let lines = ["8080", "8081", "8082"].map(|port| format!("tcp 127.0.0.1:{port} 10.1.0.2:80"));
+    let error = add(&lines).unwrap_err().to_string();
+    assert!(error.contains("tcp 127.0.0.1:8081 (Address already in use"), "{error}");
+    assert!(!error.contains("8080") && !error.contains("8082"), "{error}");
+    for served in ["127.0.0.1:8080", "127.0.0.1:8082"] {
+        TcpStream::connect(served).unwrap();
+    }
+    // Also when nobody is there to ask.
+    signal(Signal::KILL);
+    ended();
+    let error = add(&lines).unwrap_err().to_string();
+    assert!(error.contains("8081 (Address") && !error.contains("8080"), "{error}");
+    Outcome::Passed
+}
+
+fn a_port_left_by_a_killed_command_is_led_elsewhere(sandbox: &mut Sandbox) -> Outcome {
+    let container = container(sandbox);
+    let (old, new) = (listen(&container, 80), listen(&container, 81));
+    forward(&["tcp 127.0.0.1:8080 10.1.0.2:80"]);
+    forwarder::start(dir()).unwrap();
+    let before = connect("127.0.0.1:8080");
+    let _server = old.accept().unwrap();
+    forward(&[]); // Struck out, and nobody told.
+    add(&["tcp 127.0.0.1:8080 10.1.0.2:81"]).unwrap();
+    assert!({ &before }.read(&mut [0]).is_err());
+    let _client = connect("127.0.0.1:8080");
+    new.accept().unwrap();
+    Outcome::Passed
+}
+
+fn after_a_killed_command_the_list_is_served(_: &mut Sandbox) -> Outcome {
+    let store = Store::open(dir().to_owned(), "/run/data".into(), "here").unwrap();
+    forward(&["tcp 127.0.0.1:8080 10.1.0.2:80"]);
+    forwarder::start(dir()).unwrap();
+    forward(&["tcp 127.0.0.1:8081 10.1.0.2:80"]); // And nobody told.
+    let mut linux = Linux::new(store);
+    linux.pending().unwrap();
+    TcpStream::connect("127.0.0.1:8080").unwrap(); // Nothing was left undone.
+    linux.begin(&Journal::default()).unwrap();
+    linux.pending().unwrap();
+    TcpStream::connect("127.0.0.1:8081").unwrap();
+    drop(TcpListener::bind("127.0.0.1:8080").unwrap());
+    Outcome::Passed
+}
+
+fn a_removed_port_is_free_at_once(_: &mut Sandbox) -> Outcome {
+    let lines = ["tcp 127.0.0.1:8080 10.1.0.2:80", "udp 127.0.0.1:8080 10.1.0.2:80"];
+    forward(&[]);
+    forwarder::start(dir()).unwrap();
+    for _ in 0..200 {
+        add(&lines).unwrap();
+        TcpStream::connect("127.0.0.1:8080").unwrap();
+        remove(&lines);
+        drop(TcpListener::bind("127.0.0.1:8080").unwrap());
+        drop(UdpSocket::bind("127.0.0.1:8080").unwrap());
+    }
+    Outcome::Passed
+}
+
+fn a_plan_may_lead_a_port_elsewhere(sandbox: &mut Sandbox) -> Outcome {
+    let container = container(sandbox);
+    let targets = [listen(&container, 80), listen(&container, 81)];
+    let forwards = parsed(&["tcp 127.0.0.1:8080 10.1.0.2:80", "tcp 127.0.0.1:8080 10.1.0.2:81"]);
+    forward(&[]);
+    forwarder::start(dir()).unwrap();
+    let store = Store::open(dir().to_owned(), "/run/data".into(), "here").unwrap();
+    forwarder::start(dir()).unwrap();
+    let mut linux = Linux::new(store);
+    let mut apply = |ops: Vec<Op>| linux.apply(&Plan(ops), &Sandboxes::default()).unwrap();
+    apply(vec![Op::AddForward { forward: forwards[0].clone() }]);
+    for round in 1..50 {
+        let client = connect("127.0.0.1:8080");
+        let _server = targets[(round - 1) % 2].accept().unwrap();
+        let view = HostsView(["web".parse().unwrap()].into());
+        let (old, new) = (forwards[(round - 1) % 2].clone(), forwards[round % 2].clone());
+        let mut plan = vec![Op::DelForward { forward: old }, Op::AddForward { forward: new }];
+        if round % 3 == 0 {
+            // With something between, too.
+            plan.insert(1, Op::AddHostsView { view });
+        }
+        apply(plan);
+        assert!({ &client }.read(&mut [0]).is_err(), "round {round}");
+    }
+    // What fails between hides no port that is not free.
+    let file = FileId::Hosts("absent".parse().unwrap());
+    let plan = [
+        Op::DelForward { forward: forwards[1].clone() },
+        Op::PutFile { file, text: String::new() },
+    ];
+    linux.apply(&Plan(plan.to_vec()), &Sandboxes::default()).unwrap_err();
+    drop(TcpListener::bind("127.0.0.1:8080").unwrap());
+    Outcome::Passed
+}
+
+/// Sends a message as it is, with descriptors.
+fn say(text: &[u8], handed: &[OwnedFd]) {
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.connect(dir().join("forwarder.sock")).unwrap();
+    let fds: Vec<_> = handed.iter().map(AsFd::as_fd).collect();
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(fds.is_empty() || control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let flags = rustix::net::SendFlags::empty();
+    rustix::net::sendmsg(&socket, &[io::IoSlice::new(text)], &mut control, flags).unwrap();
+}
+
+/// Asks something, with descriptors, and returns the answer.
+fn question(text: &str, handed: Vec<OwnedFd>) -> String {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut all = vec![OwnedFd::from(theirs)];
+    all.extend(handed);
+    say(format!("?{text}").as_bytes(), &all);
+    drop(all);
+    let mut answer = String::new();
+    ours.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn malformed_messages_leak_nothing(_: &mut Sandbox) -> Outcome {
+    forward(&[]);
+    forwarder::start(dir()).unwrap();
+    let before = descriptors();
+    let null = || OwnedFd::from(fs::File::open("/dev/null").unwrap());
+    let socket = |port: u16| OwnedFd::from(TcpListener::bind(("127.0.0.1", port)).unwrap());
+    let many: Vec<OwnedFd> = (0..253).map(|_| null()).collect();
+    let line = |port: u16| format!("+tcp 127.0.0.1:{port} 10.1.0.2:80\n");
+    for text in [
+        "",
+        "r",
+        "x",
+        "d",
+        "?",
+        "?r",
+        "?x",
+        "?d",
+        "dgarbage\n",
+        "?dgarbage\n",
+        "d+\n",
+        "d\n\n",
+        "d+tcp 127.0.0.1:8080 10.1.0.2:8",
+    ] {
+        say(text.as_bytes(), &many);
+        say(text.as_bytes(), &[]);
+    }
+    say(b"\xff", &many);
+    say(&[b'\n'; 70_000], &many);
+    assert!(question("d+tcp 127.0.0.1:8080 10.1.0.2:8", vec![socket(8080)]).contains("midway"));
+    drop(TcpListener::bind("127.0.0.1:8080").unwrap());
+    forwarder::settle(dir()).unwrap();
+    assert_eq!(descriptors(), before);
+    // Too few sockets, or none of the port's: it opens its own.
+    let two = format!("d{}{}", line(8080), line(8081));
+    assert_eq!(question(&two, vec![null()]), "ok\n");
+    assert_eq!(question(&format!("d{}", line(8082)), vec![null()]), "ok\n");
+    assert_eq!(question(&format!("d{}", line(8083)), vec![socket(9999)]), "ok\n");
+    assert_eq!(question(&format!("d{}", line(8084)), vec![socket(8084)]), "ok\n");
+    for port in 8080..=8084 {
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+    forwarder::settle(dir()).unwrap();
+    forwarder::reload(dir()).unwrap(); // Nothing of that is written down.
+    assert_eq!(descriptors(), before);
     Outcome::Passed
 }
 
@@ -269,11 +544,8 @@ fn killed_it_starts_again(_: &mut Sandbox) -> Outcome {
     let first = pid();
     forwarder::start(dir()).unwrap();
     assert_eq!(pid(), first);
-    rustix::process::kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while forwarder::running(dir()) {
-        assert!(Instant::now() < deadline);
-    }
+    signal(Signal::KILL);
+    ended();
     assert!(matches!(forwarder::reload(dir()), Err(ForwarderError::NotRunning)));
     forwarder::start(dir()).unwrap();
     assert_ne!(pid(), first);
@@ -314,6 +586,21 @@ fn a_thousand_ports_cost_little(_: &mut Sandbox) -> Outcome {
     forwarder::reload(dir()).unwrap();
     println!("one fewer in {:?}", started.elapsed());
     assert!(resident() < none + 2048);
+    forward(&[]);
+    forwarder::reload(dir()).unwrap();
+    let before = descriptors();
+    let started = Instant::now();
+    add(&lines).unwrap();
+    println!("all added in {:?}", started.elapsed());
+    forwarder::settle(dir()).unwrap();
+    assert_eq!(descriptors(), before + lines.len());
+    TcpStream::connect("[::1]:10999").unwrap();
+    let started = Instant::now();
+    remove(&lines[1..]);
+    println!("all but one removed in {:?}", started.elapsed());
+    assert_eq!(fs::read_dir(dir().join("forwards")).unwrap().count(), 1);
+    let _all: Vec<_> =
+        (10_001..11_000).map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap()).collect();
     Outcome::Passed
 }
 
@@ -322,6 +609,8 @@ fn without_ipv6_the_rest_is_served(_: &mut Sandbox) -> Outcome {
     forward(&["tcp 127.0.0.1:8080 10.1.0.2:80", "tcp [::1]:8080 10.1.0.2:80"]);
     forwarder::start(dir()).unwrap();
     TcpStream::connect("127.0.0.1:8080").unwrap();
+    add(&["tcp [::1]:8081 10.1.0.2:80", "tcp 127.0.0.1:8081 10.1.0.2:80"]).unwrap();
+    TcpStream::connect("127.0.0.1:8081").unwrap();
     Outcome::Passed
 }
 
@@ -342,6 +631,10 @@ fn out_of_descriptors_it_turns_clients_away_and_recovers(sandbox: &mut Sandbox) 
     let before = ticks();
     thread::sleep(Duration::from_millis(300));
     assert!(ticks() <= before + 2, "it is busy doing nothing");
+    // It still does what it is told.
+    forwarder::settle(dir()).unwrap();
+    remove(&["tcp 127.0.0.1:8080 10.1.0.2:80"]);
+    add(&["tcp 127.0.0.1:8080 10.1.0.2:80"]).unwrap();
     drop(clients);
     thread::sleep(Duration::from_millis(100));
     assert!(served(&connect("127.0.0.1:8080")));
