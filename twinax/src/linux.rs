@@ -1,5 +1,6 @@
 //! The kernel: every effect on it, and every look at it. Decides nothing.
 
+pub mod start;
 pub mod netlink;
 pub mod socket;
 pub mod process;
