@@ -99,13 +99,24 @@ pub struct Dump {
     pub foreign: usize,
 }
 
-/// A socket to the nftables of one network namespace. Worth keeping: closing one that has deleted
-/// anything waits for the kernel's grace period, some 15 ms.
+/// A socket to the nftables of one network namespace. Worth keeping: when one is closed that has
+/// deleted anything, the kernel waits for its grace period, some 15 ms, and lets nobody write to
+/// the tables meanwhile.
 #[derive(Debug)]
 pub struct NftSocket {
     socket: Socket,
     out: Outgoing,
     seq: u32,
+    has_deleted: bool,
+}
+
+impl Drop for NftSocket {
+    fn drop(&mut self) {
+        if self.has_deleted {
+            // Where that is refused it is closed as everything is, and waited for.
+            let _ = self.socket.part();
+        }
+    }
 }
 
 /// What a message, or an element within one, was made of.
@@ -181,7 +192,7 @@ impl NftSocket {
             Ok(socket)
         });
         let socket = opened.map_err(|errno| NftError::Open(errno.into()))?;
-        Ok(Self { socket, out: Outgoing::default(), seq: 0 })
+        Ok(Self { socket, out: Outgoing::default(), seq: 0, has_deleted: false })
     }
 
     /// Bounds the send buffer, in bytes, as the sysctl `net.core.wmem_max` bounds an ordinary
@@ -203,6 +214,7 @@ impl NftSocket {
                 return Err(NftError::Unfit { op, what: one.to_string(), set: id.set });
             }
         }
+        self.has_deleted |= ops.iter().any(|op| !matches!(op, NftOp::Add { .. }));
         let room = self.socket.send_limit().saturating_sub(ENDS_SPACE);
         let mut order: Vec<usize> = (0..ops.len()).collect();
         if ops.iter().map(space).sum::<usize>() <= room {
