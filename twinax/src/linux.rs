@@ -1,5 +1,7 @@
 //! The kernel: every effect on it, and every look at it. Decides nothing.
 
+pub mod start;
+mod parting;
 pub mod netlink;
 pub mod socket;
 pub mod process;

@@ -1,9 +1,11 @@
 //! Chooses what to be: one of Twinax's own processes, or the command line.
+#![no_main]
 
 use std::{ffi::OsString, process::ExitCode};
 
-fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
+twinax::program!(run);
+
+fn run(args: Vec<OsString>) -> ExitCode {
     if let Some(code) = twinax::act::role(args.get(1..).unwrap_or_default()) {
         return code;
     }

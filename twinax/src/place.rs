@@ -65,7 +65,8 @@ pub fn enter(need: Need) -> Result<Place, PlaceError> {
     let standing = holder::enter(&user, need, &survivors)?;
     match standing {
         Some(Standing::Held(_) | Standing::Privileged) => {
-            Ok(Place { store: Store::open(run, data, &epoch()?)?, live: true, user: Some(user) })
+            let epoch = epoch(cookie()?)?;
+            Ok(Place { store: Store::open(run, data, &epoch)?, live: true, user: Some(user) })
         }
         None => Ok(Place { store: Store::peek(run, data), live: false, user: Some(user) }),
     }
@@ -108,7 +109,7 @@ fn in_use(store: &Store) -> Result<bool, StoreError> {
 }
 
 fn root() -> Result<Place, PlaceError> {
-    let cookie = netns::own_cookie().map_err(|e| PlaceError::Cookie(e.into()))?;
+    let cookie = cookie()?;
     let base = env::var_os("TWINAX_RUN_DIR").map_or_else(|| "/run/twinax".into(), PathBuf::from);
     let run = base.join(cookie.to_string());
     let data = match (env::var_os("TWINAX_DATA_DIR"), is_first_process_here()) {
@@ -116,7 +117,7 @@ fn root() -> Result<Place, PlaceError> {
         (None, true) => "/var/lib/twinax".into(),
         (None, false) => run.join("definitions"),
     };
-    Ok(Place { store: Store::open(run, data, &epoch()?)?, live: true, user: None })
+    Ok(Place { store: Store::open(run, data, &epoch(cookie)?)?, live: true, user: None })
 }
 
 /// Whether this is the network of the machine (or container) itself, whose networks outlive a
@@ -134,8 +135,11 @@ fn user_data() -> PathBuf {
     data.or_else(home).unwrap_or_else(fallback).join("twinax")
 }
 
-fn epoch() -> Result<String, PlaceError> {
-    let cookie = netns::own_cookie().map_err(|e| PlaceError::Cookie(e.into()))?;
+fn cookie() -> Result<u64, PlaceError> {
+    netns::own_cookie().map_err(|e| PlaceError::Cookie(e.into()))
+}
+
+fn epoch(cookie: u64) -> Result<String, PlaceError> {
     let boot = process::boot_id().map_err(PlaceError::Cookie)?;
     Ok(format!("{} {cookie}\n", boot.trim()))
 }

@@ -16,7 +16,7 @@ use twinax_core::{
     model::{Element, Op, Process, Scope, Topology},
     name::{ContainerName, Proto},
     ruleset::{Datum, ElementId, SetName, Value},
-    state::{Keys, Row, State, Way},
+    state::{Keys, Row, Sandbox, State, Way},
 };
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
         listeners::ListenersError,
         netns::{NetnsError, NetnsHandle},
         nft::{NftError, NftOp, NftSocket},
-        socket::BatchError,
+        socket::{BatchError, RouteSocket},
         sysctl::{self, SysctlError},
     },
     store::{Store, StoreError},
@@ -78,6 +78,8 @@ pub struct Linux {
     store: Store,
     links: Option<Links>,
     nft: Option<NftSocket>,
+    /// The namespace that [`Self::meet`] found, until the engine enters it.
+    met: Option<(Sandbox, NetnsHandle, RouteSocket)>,
     /// Compare every rule of our tables, not only what they bear: for `check` and `repair`.
     pub thorough: bool,
     /// What others have put on our links, found by the last look at them.
@@ -87,7 +89,7 @@ pub struct Linux {
 impl Linux {
     /// Opens nothing yet.
     pub fn new(store: Store) -> Self {
-        Self { store, links: None, nft: None, thorough: false, foreign: Vec::new() }
+        Self { store, links: None, nft: None, met: None, thorough: false, foreign: Vec::new() }
     }
 
     /// Returns the store that it loads from and writes to.
@@ -109,6 +111,15 @@ impl Linux {
         Ok(self.nft.as_mut().expect("it was just opened"))
     }
 
+    /// Returns what a namespace of somebody else's is found and known by. It stays open for the
+    /// request that is about it, which would have to find and enter it again.
+    pub fn meet(&mut self, way: Way) -> Result<Sandbox, NetnsError> {
+        let (cookie, netns, socket) = NetnsHandle::meet(&way)?;
+        let sandbox = Sandbox { way, cookie: Some(cookie) };
+        self.met = Some((sandbox.clone(), netns, socket));
+        Ok(sandbox)
+    }
+
     /// Opens the namespaces that `names` are in; one that is gone counts as empty.
     fn enter<'a>(
         &mut self,
@@ -117,7 +128,11 @@ impl Linux {
     ) -> Result<(), LinuxError> {
         for name in names {
             let Some(sandbox) = at.get(name) else { continue };
-            match NetnsHandle::with_socket(sandbox) {
+            let entered = match self.met.take_if(|(met, ..)| met == sandbox) {
+                Some((_, netns, socket)) => Ok((netns, socket)),
+                None => NetnsHandle::with_socket(sandbox),
+            };
+            match entered {
                 Ok((netns, socket)) => self.links()?.settle_in(name.clone(), netns, socket),
                 Err(NetnsError::Gone { .. }) => self.links()?.leave(name),
                 Err(other) => return Err(other.into()),

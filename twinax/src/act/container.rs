@@ -167,7 +167,7 @@ fn net_of(container: &Container) -> Option<Net> {
 
 pub(super) fn exec(exec: cli::Exec) -> Done {
     let mut session = session()?;
-    let target = match record::foreign(&exec.name)? {
+    let target = match record::foreign(&mut session.world, &exec.name)? {
         Some(foreign) => match foreign.sandbox.way {
             Way::Pid { pid, start } => Target::NetOf(Task { pid, start }),
             Way::Path(path) => Target::NetPath(path.into()),

@@ -93,7 +93,7 @@ pub(super) fn connect(
 ) -> Done {
     let mut session = session()?;
     let mut request = Request::new();
-    if let Some(foreign) = record::foreign(&container)? {
+    if let Some(foreign) = record::foreign(&mut session.world, &container)? {
         request.push(Change::PutContainer { name: container.clone(), container: foreign });
     }
     request.push(Change::Attach { container: container.clone(), spec });

@@ -14,7 +14,8 @@ use super::failed::Failed;
 use crate::{
     container::{Born, Task},
     front::cli::Mode,
-    linux::netns::{self, NetnsHandle},
+    linux::netns,
+    world::Linux,
 };
 
 /// A container to be started.
@@ -99,7 +100,10 @@ pub(super) fn request(wanted: &Wanted, birth: Birth) -> Request {
 }
 
 /// Returns the record of somebody else's namespace, if that is what `name` means.
-pub(super) fn foreign(name: &ContainerName) -> Result<Option<Container>, Failed> {
+pub(super) fn foreign(
+    world: &mut Linux,
+    name: &ContainerName,
+) -> Result<Option<Container>, Failed> {
     let way = match name.as_str().split_once(':') {
         Some(("pid", pid)) => {
             let pid = pid.parse().expect("checked when the name was parsed");
@@ -111,12 +115,12 @@ pub(super) fn foreign(name: &ContainerName) -> Result<Option<Container>, Failed>
         Some(("netns", path)) => Way::Path(path.to_owned()),
         _ => return Ok(None),
     };
-    let cookie = NetnsHandle::open(&way)?.cookie()?;
-    if netns::own_cookie().is_ok_and(|own| own == cookie) {
+    let sandbox = world.meet(way)?;
+    if netns::own_cookie().is_ok_and(|own| Some(own) == sandbox.cookie) {
         let what = format!("{name} is the host's own network namespace, which no cable leads into");
         return Err(Failed::told(what).hint("name a process or file of another namespace"));
     }
-    Ok(Some(bare(new_id(), Sandbox { way, cookie: Some(cookie) })))
+    Ok(Some(bare(new_id(), sandbox)))
 }
 
 /// A container of which nothing is known but where it is.

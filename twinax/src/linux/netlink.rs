@@ -312,6 +312,11 @@ impl Socket {
         Ok(())
     }
 
+    /// Leaves it to the kernel to close the socket, which is of no use any more.
+    pub(super) fn part(&mut self) -> Result<(), Errno> {
+        super::parting::part_with(&mut self.fd)
+    }
+
     /// The longest that one send may be, in bytes.
     pub fn send_limit(&self) -> usize {
         self.send_limit

@@ -68,14 +68,21 @@ impl NetnsHandle {
 
     /// Opens the namespace of a sandbox, if it still is the one on record, with a socket in it.
     pub fn with_socket(sandbox: &Sandbox) -> Result<(Self, RouteSocket), NetnsError> {
-        let handle = Self::open(&sandbox.way)?;
+        let (cookie, handle, socket) = Self::meet(&sandbox.way)?;
+        match sandbox.cookie == Some(cookie) {
+            true => Ok((handle, socket)),
+            false => Err(NetnsError::Gone { what: handle.what }),
+        }
+    }
+
+    /// Opens the namespace that `way` leads to, whichever it is by now, with a socket in it; tells
+    /// its cookie too.
+    pub fn meet(way: &Way) -> Result<(u64, Self, RouteSocket), NetnsError> {
+        let handle = Self::open(way)?;
         let (cookie, socket) = handle.within(|| (own_cookie(), RouteSocket::open()))?;
         let cookie = cookie.map_err(|errno| handle.failed("read the cookie of", errno))?;
-        if sandbox.cookie != Some(cookie) {
-            return Err(NetnsError::Gone { what: handle.what });
-        }
         let socket = socket.map_err(|errno| handle.failed("open a socket in", errno))?;
-        Ok((handle, socket))
+        Ok((cookie, handle, socket))
     }
 
     fn open_path(path: &str) -> Result<Self, NetnsError> {

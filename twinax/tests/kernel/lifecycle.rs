@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
+    process::{Command, Stdio},
     thread,
 };
 
@@ -17,6 +18,7 @@ use crate::{
 tests![
     a_container_runs_tells_and_ends,
     exit_codes_are_the_commands_own,
+    what_the_caller_has_closed_ends_nothing,
     a_container_has_namespaces_of_its_own,
     daemons_end_with_their_container,
     rm_leaves_nothing,
@@ -56,6 +58,23 @@ fn a_container_runs_tells_and_ends(sandbox: &mut Sandbox) -> Outcome {
     assert_eq!(sandbox.network("web")["containers"], serde_json::json!([]));
     sandbox.done("rm c");
     assert!(sandbox.refused("logs c").contains("no container"));
+    Outcome::Passed
+}
+
+/// No file that is opened takes the place of a standard stream, and no signal comes of a reader
+/// that has gone.
+fn what_the_caller_has_closed_ends_nothing(sandbox: &mut Sandbox) -> Outcome {
+    for stream in [0, 1, 2] {
+        // Where nothing has taken its place there is no such file; `/dev/null` is an empty lab.
+        let line = format!("exec \"$0\" plan /proc/self/fd/{stream} {stream}>&-");
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_twinax")]).stdout(Stdio::null());
+        assert_eq!(shell.status().unwrap().code(), Some(0), "{line}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = sandbox.command(&["completions", "bash"]).stdout(writer).status().unwrap();
+    assert!(status.code().is_some(), "{status}");
     Outcome::Passed
 }
 

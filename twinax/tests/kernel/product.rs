@@ -102,12 +102,13 @@ impl Sandbox {
 
     /// Does everything once, so that what is kept for good is there: later, nothing more may stay.
     pub fn warm(&self) {
-        let before = processes();
+        let before = (processes(), links());
         self.done("network create --ipv6 warm");
         self.start("warm", "--network warm,alias=x -p 9999:80");
         self.done("rm -f warm");
         self.done("network rm warm");
-        soon("the forwarder ends", || processes() == before);
+        // The kernel takes a cable away a moment after the namespace that it led into.
+        soon("the forwarder and the cable are gone", || (processes(), links()) == before);
     }
 
     /// Looks up a container that runs.

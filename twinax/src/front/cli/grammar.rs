@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{
-    Arg, ArgAction, Args, Command, Parser, Subcommand,
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand,
     builder::{PossibleValue, TypedValueParser},
 };
 use ipnet::IpNet;
@@ -77,15 +77,12 @@ pub(super) struct Grammar {
 pub(super) enum Verb {
     /// Create, show, join and remove networks
     #[command(disable_help_subcommand = true)]
-    Network {
-        #[command(subcommand)]
-        verb: NetworkVerb,
-    },
+    Network(Late<NetworkArgs>),
     /// Run a command in a new container
     #[command(after_help = RUN_EXAMPLES)]
-    Run(Box<RunArgs>),
+    Run(Box<Late<RunArgs>>),
     /// Run another command in a container
-    Exec(ExecArgs),
+    Exec(Late<ExecArgs>),
     /// List containers
     Ps {
         /// Show ended containers too
@@ -99,7 +96,7 @@ pub(super) enum Verb {
         json: bool,
     },
     /// Show what a container wrote
-    Logs(LogsArgs),
+    Logs(Late<LogsArgs>),
     /// End containers: every process in them, daemonised ones too
     Stop {
         /// Seconds that a container may take before it is killed
@@ -195,11 +192,45 @@ pub(super) enum Verb {
     },
 }
 
+/// The rest of a command's grammar, built only where the command is the one that was given: most of
+/// what reading a line costs would be the building of others.
+pub(super) struct Late<T>(pub T);
+
+impl<T: Args> Args for Late<T> {
+    fn augment_args(command: Command) -> Command {
+        command.defer(T::augment_args)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command.defer(T::augment_args_for_update)
+    }
+}
+
+impl<T: Args> FromArgMatches for Late<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches(matches).map(Self)
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches_mut(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+#[derive(Args)]
+pub(super) struct NetworkArgs {
+    #[command(subcommand)]
+    pub verb: NetworkVerb,
+}
+
 #[derive(Subcommand)]
 pub(super) enum NetworkVerb {
     /// Create a network
     #[command(after_help = CREATE_EXAMPLES)]
-    Create(Box<CreateArgs>),
+    Create(Box<Late<CreateArgs>>),
     /// List networks
     Ls {
         /// Print names only, one a line
@@ -231,7 +262,7 @@ pub(super) enum NetworkVerb {
         force: bool,
     },
     /// Plug a running container into a network
-    Connect(Box<ConnectArgs>),
+    Connect(Box<Late<ConnectArgs>>),
     /// Unplug a running container from a network
     Disconnect {
         /// The network
