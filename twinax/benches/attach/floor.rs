@@ -16,7 +16,6 @@ use std::{
 };
 
 const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
@@ -47,6 +46,7 @@ pub struct Cable {
     pub number: u32,
     pub alias: String,
     pub bridge: u32,
+    pub bridge_name: String,
     pub group: u32,
     pub mtu: u32,
     pub mac: [u8; 6],
@@ -119,21 +119,16 @@ impl Floor {
         let host = lap();
 
         self.batch.clear();
-        let index = inside.index(&mut self.batch, "eth0")?;
+        let index = inside.index_of("eth0")?;
         self.batch.clear();
         self.batch.inside(cable, index);
         send(&mut self.batch, &mut inside)?;
         let container = lap();
 
         // Makes the kernel do what it has put off since the carrier came, inside out.
-        self.batch.clear();
-        self.batch.ask(index, None);
-        inside.ask(&mut self.batch)?;
-        for index in [cable.number, cable.bridge] {
-            self.batch.clear();
-            self.batch.ask(index, None);
-            self.route.ask(&mut self.batch)?;
-        }
+        inside.settle_carrier("eth0")?;
+        self.route.settle_carrier(&cable.host_end())?;
+        self.route.settle_carrier(&cable.bridge_name)?;
         Ok([firewall, entering, host, container, lap()])
     }
 
@@ -163,9 +158,8 @@ impl Floor {
     }
 
     /// Returns the index of a link, as `ip link` shows it.
-    pub fn index_of(&mut self, link: &str) -> io::Result<u32> {
-        self.batch.clear();
-        self.route.index(&mut self.batch, link)
+    pub fn index_of(&self, link: &str) -> io::Result<u32> {
+        self.route.index_of(link)
     }
 
     /// Makes a bridge with an address, where no engine has made one: its index.
@@ -344,16 +338,15 @@ impl Batch {
 
     /// What follows the cable on the host.
     fn outside(&mut self, cable: &Cable) {
-        self.setting(cable.number, |batch| batch.text(20, &cable.alias), (0, 0));
-        self.port(cable);
+        self.finish(cable);
+        self.setting(cable.number, |_| {}, (IFF_UP, IFF_UP));
         self.neighbour(cable.bridge, cable.addr, cable.mac);
         self.fdb(cable);
     }
 
-    /// Both ends: the host's up and on its bridge, the other born where it belongs.
+    /// Both ends: the host's on its bridge, the other born where it belongs.
     fn veth(&mut self, cable: &Cable, netns: RawFd) {
-        let header = link_header(cable.number, (IFF_UP, IFF_UP));
-        self.begin(RTM_NEWLINK, CREATE | EXCL, &header);
+        self.begin(RTM_NEWLINK, CREATE | EXCL, &link_header(cable.number, (0, 0)));
         self.text(3, &cable.host_end());
         self.number(4, cable.mtu);
         self.attr(1, &cable.host_mac);
@@ -380,17 +373,18 @@ impl Batch {
         self.number(32, 1);
     }
 
-    fn port(&mut self, cable: &Cable) {
+    /// Alias, port options, and no address of the kernel's own making.
+    fn finish(&mut self, cable: &Cable) {
         // Hairpin, learning, unicast flood, two kinds of proxy ARP, multicast and broadcast
         // flood, isolated.
         let options = [(4, 1), (8, 0), (9, 0), (10, 0), (12, 1), (27, 1), (30, 1), (33, 0)];
-        self.port_options(cable.number, None, &options);
-        self.no_autoconf(cable.number);
+        self.begin(RTM_NEWLINK, 0, &link_header(cable.number, (0, 0)));
+        self.text(20, &cable.alias);
+        self.port_options(&options);
+        self.address_generation_none();
     }
 
-    fn port_options(&mut self, index: u32, name: Option<&str>, options: &[(u16, u8)]) {
-        self.begin(RTM_NEWLINK, 0, &link_header(index, (0, 0)));
-        name.into_iter().for_each(|name| self.text(3, name));
+    fn port_options(&mut self, options: &[(u16, u8)]) {
         let info = self.nest(18);
         self.text(4, "bridge");
         let data = self.nest(5);
@@ -466,12 +460,6 @@ impl Batch {
         let header = neighbour_header(libc::AF_BRIDGE, cable.number, (0x40, 4));
         self.begin(RTM_NEWNEIGH, CREATE | REPLACE, &header);
         self.attr(2, &cable.mac);
-    }
-
-    fn ask(&mut self, index: u32, name: Option<&str>) {
-        self.begin(RTM_GETLINK, 0, &link_header(index, (0, 0)));
-        name.into_iter().for_each(|name| self.text(3, name));
-        self.number(29, 8); // No statistics.
     }
 
     fn elements(&mut self, cable: &Cable, add: bool) {
@@ -553,7 +541,9 @@ impl Batch {
         self.close(peer);
         self.close(data);
         self.close(info);
-        self.port_options(0, Some(&name), &[(9, 0), (27, 0), (30, 0), (10, 1)]);
+        self.begin(RTM_NEWLINK, 0, &link_header(0, (0, 0)));
+        self.text(3, &name);
+        self.port_options(&[(9, 0), (27, 0), (30, 0), (10, 1)]);
     }
 
     fn reference_inside(&mut self, cable: &Cable) {
@@ -676,21 +666,32 @@ impl Socket {
         }
     }
 
-    /// Sends one question; returns the index of the link that the answer is about.
-    fn ask(&mut self, batch: &mut Batch) -> io::Result<u32> {
-        self.send(&batch.bytes)?;
-        let answer = self.receive()?;
-        match take(answer) {
-            Some((RTM_NEWLINK, _, body, _)) => Ok(word(body, 4)),
-            Some((2, _, body, _)) => Err(io::Error::from_raw_os_error(-(word(body, 0) as i32))),
-            _ => Err(io::Error::other("an answer that is not about a link")),
-        }
+    /// Returns a link's index (`SIOCGIFINDEX`).
+    fn index_of(&self, link: &str) -> io::Result<u32> {
+        let mut request = request(link, libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 });
+        self.ioctl(libc::SIOCGIFINDEX, &mut request)?;
+        // SAFETY: it is what the kernel wrote for this question.
+        Ok(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())
     }
 
-    fn index(&mut self, batch: &mut Batch, name: &str) -> io::Result<u32> {
-        batch.ask(0, Some(name));
-        self.ask(batch)
+    /// Asks for the carrier of a link (`ETHTOOL_GLINK`).
+    fn settle_carrier(&self, link: &str) -> io::Result<()> {
+        const SIOCETHTOOL: libc::Ioctl = 0x8946;
+        let mut value = [0xa_u32, 0];
+        let data = libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut value).cast() };
+        self.ioctl(SIOCETHTOOL, &mut request(link, data))
     }
+
+    fn ioctl(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+        // SAFETY: the request, and what it points to, outlive the call.
+        done(unsafe { libc::ioctl(self.fd.as_raw_fd(), number, request) }).map(drop)
+    }
+}
+
+fn request(link: &str, content: libc::__c_anonymous_ifr_ifru) -> libc::ifreq {
+    let mut name = [0; libc::IFNAMSIZ];
+    name.iter_mut().zip(link.bytes()).for_each(|(to, from)| *to = from.cast_signed());
+    libc::ifreq { ifr_name: name, ifr_ifru: content }
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -170,6 +170,7 @@ impl Host {
             number,
             alias: format!("twinax default/c{made:011} eth0"),
             bridge: self.bridge,
+            bridge_name: self.facts.bridge.clone(),
             group: self.facts.group,
             mtu: self.facts.mtu,
             mac: [2, 0x74, w, x, y, z],

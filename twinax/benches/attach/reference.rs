@@ -31,6 +31,7 @@ pub fn run(count: u32) -> io::Result<()> {
             number,
             alias: String::new(),
             bridge,
+            bridge_name: "br0".to_owned(),
             group: 0,
             mtu: 1500,
             mac: [2, 0x42, a, b, c, d],

@@ -81,6 +81,7 @@ fn cable(floor: &mut Floor, chosen: &Chosen, host_port: u16) -> io::Result<Cable
         number: chosen.endpoint.number,
         alias: format!("twinax default/{} {}", chosen.name, chosen.endpoint.ifname),
         bridge: floor.index_of(&facts.bridge)?,
+        bridge_name: facts.bridge.clone(),
         group: facts.group,
         mtu: facts.mtu,
         mac: chosen.endpoint.mac.0,

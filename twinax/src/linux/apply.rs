@@ -63,6 +63,8 @@ pub struct Links {
     host: RouteSocket,
     rooms: BTreeMap<ContainerName, Room>,
     index: BTreeMap<LinkId, u32>,
+    /// Whether this kernel has IPv6.
+    ipv6: bool,
 }
 
 /// A container's namespace with a socket that lives in it.
@@ -78,7 +80,8 @@ impl Links {
     /// Opens the socket of the calling thread's namespace, which is the host's.
     pub fn open() -> Result<Self, Errno> {
         let host = RouteSocket::open()?;
-        Ok(Self { host, rooms: BTreeMap::new(), index: BTreeMap::new() })
+        let ipv6 = sysctl::has_ipv6();
+        Ok(Self { host, rooms: BTreeMap::new(), index: BTreeMap::new(), ipv6 })
     }
 
     /// Makes a container's namespace one that links can be in. Without it the container counts
@@ -145,6 +148,18 @@ impl Links {
             self.remember(link.clone(), index);
         }
         Ok(index)
+    }
+
+    /// Returns the kernel index of a far end that was made just now, without a description of it.
+    fn newborn(&mut self, peer: &LinkId) -> Result<u32, LinkError> {
+        let socket = self.socket(&peer.netns);
+        match socket.map(|socket| socket.index_of(peer.name.as_str())) {
+            Some(Ok(index)) => {
+                self.remember(peer.clone(), index);
+                Ok(index)
+            }
+            _ => self.need(peer),
+        }
     }
 
     fn need(&mut self, link: &LinkId) -> Result<u32, LinkError> {
@@ -216,22 +231,18 @@ impl Links {
                 parts.entry(peer.netns.clone()).or_default().push(n);
             }
         }
-        let mut raised: BTreeMap<Netns, BTreeMap<u32, usize>> = BTreeMap::new();
         // `Netns::Host` is the least.
         for (netns, part) in &parts {
             let mut messages = Vec::new();
             let mut owner = Vec::new();
+            let mut awake = false;
             for &n in part {
                 let fail = |cause| ApplyError { index: n, cause };
                 let some = self.encode(&ops[n], netns).map_err(fail)?;
-                if let Some(link) = raises(&ops[n], netns) {
-                    let index = self.need(link).map_err(fail)?;
-                    let ready = raised.entry(netns.clone()).or_default();
-                    if ready.is_empty() && *netns != Netns::Host {
-                        messages.push(link::up(link::LOOPBACK));
-                        owner.push(n);
-                    }
-                    ready.insert(index, n);
+                if !awake && raises(&ops[n], netns) && *netns != Netns::Host {
+                    awake = true;
+                    messages.push(link::up(link::LOOPBACK));
+                    owner.push(n);
                 }
                 owner.extend(some.iter().map(|_| n));
                 messages.extend(some);
@@ -244,7 +255,7 @@ impl Links {
                 return Err(ApplyError { index, cause: explain(&ops[index], error) });
             }
         }
-        self.settle(&raised)?;
+        self.settle(ops)?;
         for (n, op) in ops.iter().enumerate() {
             if let Op::AddAddr { addr } = op
                 && addr.net.addr().is_ipv6()
@@ -282,20 +293,69 @@ impl Links {
         }
     }
 
-    /// Waits until what was set up forwards packets: RTM_GETLINK makes the kernel carry out
-    /// what it has put off since a carrier appeared (`linkwatch_sync_dev`), that is, it starts
-    /// the queue of the link and opens the port on the bridge. Inside out, as a carrier at one
-    /// place gives one to the next: container's end, host's end, bridge.
-    fn settle(&mut self, raised: &BTreeMap<Netns, BTreeMap<u32, usize>>) -> Result<(), ApplyError> {
+    /// Waits until what was set up forwards packets: whoever asks for the carrier of a link makes
+    /// the kernel carry out what it has put off since there is one (`linkwatch_sync_dev`), that
+    /// is, it starts the queue of the link and opens the port on the bridge. Inside out, as a
+    /// carrier at one place gives one to the next: container's end, host's end, bridge.
+    fn settle(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        let mut bridges = BTreeSet::new();
+        let mut cables = Vec::new();
+        for (n, op) in ops.iter().enumerate() {
+            if let Op::AddVeth { id, link, peer, inner, .. } = op
+                && inner.up
+            {
+                cables.push((n, id, link, peer));
+            }
+        }
+        for &(n, _, _, peer) in &cables {
+            self.settle_carrier(n, peer)?;
+        }
+        for &(n, id, host, _) in &cables {
+            self.settle_carrier(n, id)?;
+            if let LinkKind::VethHost { port: Some(port), .. } = &host.kind
+                && bridges.insert(port.bridge.clone())
+            {
+                self.settle_carrier(n, &bridge_of(port))?;
+            }
+        }
+        self.settle_others(ops)
+    }
+
+    /// For a link that was made in this stage, or that one of these hangs on.
+    fn settle_carrier(&mut self, op: usize, link: &LinkId) -> Result<(), ApplyError> {
+        let Some(socket) = self.socket(&link.netns) else {
+            return Ok(());
+        };
+        match socket.settle_carrier(link.name.as_str()) {
+            Ok(()) | Err(Errno::NODEV) => Ok(()),
+            // RTM_GETLINK does it as well, with an answer that is long to write.
+            Err(_) => match link::get(socket, link::get_by_name(link.name.as_str())) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(ApplyError { index: op, cause: error.into() }),
+            },
+        }
+    }
+
+    /// As [`Self::settle`], for links whose surroundings are not known but by asking.
+    fn settle_others(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        let mut raised: BTreeMap<&Netns, BTreeMap<u32, usize>> = BTreeMap::new();
+        for (n, op) in ops.iter().enumerate() {
+            let Op::SetUp { link } = op else { continue };
+            let index = self.need(link).map_err(|cause| ApplyError { index: n, cause })?;
+            raised.entry(&link.netns).or_default().insert(index, n);
+        }
         let mut next: BTreeMap<u32, usize> = BTreeMap::new();
         for (netns, links) in raised {
             match netns {
                 Netns::Host => next.extend(links),
                 Netns::Container(_) => {
-                    let far = self.settle_some(netns, links, |facts| facts.peer)?;
+                    let far = self.settle_some(netns, &links, |facts| facts.peer)?;
                     next.extend(far);
                 }
             }
+        }
+        if next.is_empty() {
+            return Ok(());
         }
         let bridges = self.settle_some(&Netns::Host, &next, |facts| facts.master)?;
         let bridges = bridges.into_iter().filter(|(index, _)| !next.contains_key(index)).collect();
@@ -335,7 +395,7 @@ impl Links {
                 Ok(link::add_bridge(&id.name, link))
             }
             Op::AddVeth { peer, .. } if peer.netns == *netns => {
-                let index = self.need(peer)?;
+                let index = self.newborn(peer)?;
                 Ok(vec![link::no_autoconf(index), link::up(index)])
             }
             Op::AddVeth { id, index, link, peer, inner } => {
@@ -425,7 +485,8 @@ impl Links {
         // One of that name may have been there before.
         self.forget(peer);
         let (name, inner_name): (&IfName, &IfName) = (&id.name, &peer.name);
-        Ok(link::add_veth(&Cable { name, index, host, port, inner_name, inner, netns }))
+        let ipv6 = self.ipv6;
+        Ok(link::add_veth(&Cable { name, index, host, port, inner_name, inner, netns, ipv6 }))
     }
 }
 
@@ -454,14 +515,12 @@ fn place(op: &Op) -> Option<&Netns> {
     Some(&link.netns)
 }
 
-/// Returns the link that `op` sets up in `netns`, to be waited for. A host end set up with its
-/// cable carries nothing before the far end is up, nor a bridge before it has a port: they are
-/// waited for then.
-fn raises<'a>(op: &'a Op, netns: &Netns) -> Option<&'a LinkId> {
+/// Whether `op` sets a link up in `netns`.
+fn raises(op: &Op, netns: &Netns) -> bool {
     match op {
-        Op::SetUp { link } => Some(link),
-        Op::AddVeth { peer, inner, .. } if inner.up && peer.netns == *netns => Some(peer),
-        _ => None,
+        Op::SetUp { .. } => true,
+        Op::AddVeth { peer, inner, .. } => inner.up && peer.netns == *netns,
+        _ => false,
     }
 }
 

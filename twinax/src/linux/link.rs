@@ -28,6 +28,9 @@ pub const LOOPBACK: u32 = 1;
 /// `IFALIASZ` (linux/if.h) less one: longer aliases are refused.
 const ALIAS_BYTES: usize = 255;
 
+/// `IPV6_MIN_MTU` (linux/ipv6.h): the kernel has no IPv6 on links with less.
+const IPV6_LEAST_MTU: u32 = 1280;
+
 /// Asks for one link by name; no statistics, which are half of the answer.
 pub fn get_by_name(name: &str) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
@@ -93,10 +96,16 @@ pub struct Cable<'a> {
     pub inner: &'a Link,
     /// The far end's namespace. It is born there: moving it would cost 15 ms.
     pub netns: RawFd,
+    /// Whether this kernel has IPv6.
+    pub ipv6: bool,
 }
 
 /// Makes both ends of a cable, the host end on its bridge. The far end stays down: the kernel
 /// cannot raise it before the ends are tied together (`veth_open`: `ENOTCONN`).
+///
+/// Each change to a link that is up is told to whoever listens, for which the kernel looks for the
+/// number of the far end's namespace among all that the host's has (`peernet2id`). So the host
+/// end goes up last, and what comes before it is one message.
 pub fn add_veth(cable: &Cable<'_>) -> Vec<Message> {
     let mut far = LinkMessage::default();
     far.attributes = vec![
@@ -107,10 +116,6 @@ pub fn add_veth(cable: &Cable<'_>) -> Vec<Message> {
     far.attributes.extend(one_queue());
 
     let mut message = birth(cable.name, cable.index, cable.host);
-    if cable.host.up {
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-    }
     message.attributes.extend(one_queue());
     if let Some((bridge, _)) = cable.port {
         message.attributes.push(LinkAttribute::Controller(bridge));
@@ -119,12 +124,30 @@ pub fn add_veth(cable: &Cable<'_>) -> Vec<Message> {
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
     ]));
-    let mut messages = vec![creating(message), alias(cable.index, &cable.host.alias)];
-    // The creating message ignores port options.
-    messages.extend(cable.port.map(|(_, port)| port_options(cable.index, port)));
-    // No carrier yet, so no link-local address was formed although the end is up.
-    messages.push(no_autoconf(cable.index));
+    let mut messages = vec![creating(message)];
+    messages.extend(finishing(cable));
+    messages.extend(cable.host.up.then(|| up(cable.index)));
     messages
+}
+
+/// What the creating message ignores: alias, port options, and that no link-local address is to
+/// be formed. One message, but where the kernel may not know the link for IPv6: it would refuse
+/// the rest with that.
+fn finishing(cable: &Cable<'_>) -> Vec<Message> {
+    let mut message = LinkMessage::default();
+    message.header.index = cable.index;
+    message.attributes = vec![alias_attribute(&cable.host.alias)];
+    message.attributes.extend(cable.port.map(|(_, port)| port_attribute(port)));
+    let together = cable.ipv6 && cable.host.mtu >= IPV6_LEAST_MTU;
+    if together {
+        message.attributes.push(autoconf_attribute());
+    }
+    // RTM_SETLINK does not look at port options; RTM_NEWLINK of a link that exists does.
+    let finish = Message::new(RouteNetlinkMessage::NewLink(message), 0);
+    match together {
+        true => vec![finish],
+        false => vec![finish, no_autoconf(cable.index)],
+    }
 }
 
 /// Puts a link on a bridge (or leaves it there) and sets the port's options.
@@ -141,7 +164,13 @@ pub fn set_port(index: u32, bridge: u32, port: &Port) -> Vec<Message> {
 fn port_options(index: u32, port: &Port) -> Message {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    message.attributes = vec![LinkAttribute::LinkInfo(vec![
+    message.attributes = vec![port_attribute(port)];
+    // RTM_SETLINK does not look at port options; RTM_NEWLINK of a link that exists does.
+    Message::new(RouteNetlinkMessage::NewLink(message), 0)
+}
+
+fn port_attribute(port: &Port) -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
         LinkInfo::PortData(InfoPortData::BridgePort(vec![
             InfoBridgePort::HairpinMode(port.hairpin),
@@ -153,9 +182,7 @@ fn port_options(index: u32, port: &Port) -> Message {
             InfoBridgePort::BroadcastFlood(true),
             InfoBridgePort::Isolated(false),
         ])),
-    ])];
-    // RTM_SETLINK does not look at port options; RTM_NEWLINK of a link that exists does.
-    Message::new(RouteNetlinkMessage::NewLink(message), 0)
+    ])
 }
 
 /// Sets the MTU, in bytes.
@@ -175,17 +202,24 @@ pub fn group(index: u32, group: u32) -> Message {
 
 /// Sets the alias, cut to what the kernel takes.
 pub fn alias(index: u32, alias: &str) -> Message {
+    setting(index, alias_attribute(alias))
+}
+
+fn alias_attribute(alias: &str) -> LinkAttribute {
     let end = alias.floor_char_boundary(ALIAS_BYTES);
-    setting(index, LinkAttribute::IfAlias(alias[..end].to_owned()))
+    LinkAttribute::IfAlias(alias[..end].to_owned())
 }
 
 /// Keeps the kernel from giving the link an IPv6 address of its own making; no router
 /// solicitations then, no duplicate address detection, and none of their traffic.
 pub fn no_autoconf(index: u32) -> Message {
-    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
     // No IPv6 in this kernel or on this link: nothing to prevent.
-    setting(index, spec).forgiving(&[Errno::AFNOSUPPORT])
+    setting(index, autoconf_attribute()).forgiving(&[Errno::AFNOSUPPORT])
+}
+
+fn autoconf_attribute() -> LinkAttribute {
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])
 }
 
 /// Sets a link up.
@@ -284,10 +318,23 @@ pub fn get(
     only(ask(socket, std::slice::from_ref(&question))?)
 }
 
-/// Lists all links of the socket's namespace. Never the host's: the kernel's cost for that grows
-/// with the square of their number.
-pub fn list_all(socket: &mut RouteSocket) -> Result<Vec<LinkFacts>, BatchError> {
-    socket.dump_for(&list(), answer)
+/// Lists the names of all links of the socket's namespace. Never the host's: the kernel's cost for
+/// that grows with the square of their number.
+pub fn names(socket: &mut RouteSocket) -> Result<Vec<String>, BatchError> {
+    socket.dump_for(&list(), |message| {
+        let attributes = message.body.get(16..).unwrap_or_default();
+        let name = netlink::attribute(attributes, libc::IFLA_IFNAME).and_then(text);
+        name.map(str::to_owned).ok_or_else(|| "a link without a name".to_owned())
+    })
+}
+
+/// Whether the socket's namespace has a link of that name. A link of ours is looked for by its
+/// number first: for that the kernel need not describe it.
+pub fn exists(socket: &mut RouteSocket, name: &IfName) -> Result<bool, BatchError> {
+    let number = name.as_str().strip_prefix("txv").and_then(|number| number.parse().ok());
+    let found = number.and_then(|index| socket.name_at(index).ok());
+    Ok(found.is_some_and(|found| found == name.as_str())
+        || get(socket, get_by_name(name.as_str()))?.is_some())
 }
 
 fn answer(message: &netlink::Message<'_>) -> Result<LinkFacts, String> {
@@ -374,6 +421,48 @@ mod tests {
         let long = "é".repeat(200);
         let RouteNetlinkMessage::SetLink(message) = alias(3, &long).body else { panic!() };
         assert_eq!(message.attributes, [LinkAttribute::IfAlias("é".repeat(127))]);
+    }
+
+    /// What follows the message that makes a cable with this MTU.
+    fn after_birth(mtu: u32, ipv6: bool) -> Vec<Message> {
+        let (name, inner_name) = ("txv9".parse().unwrap(), "eth0".parse().unwrap());
+        let peer = twinax_core::model::LinkId::host("eth0".parse().unwrap());
+        let port = Port { bridge: "tx-web".parse().unwrap(), hairpin: true };
+        let kind = twinax_core::model::LinkKind::VethHost { peer, port: Some(port.clone()) };
+        let (mac, alias) = (Mac([2; 6]), "it".to_owned());
+        let host = Link { kind, up: true, mac, mtu, group: None, alias };
+        let messages = add_veth(&Cable {
+            name: &name,
+            index: 9,
+            host: &host,
+            port: Some((4, &port)),
+            inner_name: &inner_name,
+            inner: &host,
+            netns: 0,
+            ipv6,
+        });
+        let RouteNetlinkMessage::NewLink(born) = &messages[0].body else { panic!() };
+        assert!(messages[0].gate && born.header.flags.is_empty(), "is born down");
+        messages[1..].to_vec()
+    }
+
+    #[test]
+    fn a_new_host_end_is_finished_by_one_message_and_set_up_by_the_next() {
+        let [finish, raise] = &after_birth(1280, true)[..] else { panic!() };
+        let RouteNetlinkMessage::NewLink(finish) = &finish.body else { panic!() };
+        assert_eq!((finish.header.index, finish.attributes.len()), (9, 3));
+        assert_eq!(raise.body, up(9).body);
+        // Without IPv6 the kernel refuses what is about it, and the rest of that message.
+        for (mtu, ipv6) in [(1280, false), (1279, true)] {
+            let [finish, apart, raise] = &after_birth(mtu, ipv6)[..] else { panic!() };
+            let RouteNetlinkMessage::NewLink(finish) = &finish.body else { panic!() };
+            assert_eq!(finish.attributes.len(), 2);
+            assert_eq!(
+                (&apart.body, apart.forgiven),
+                (&no_autoconf(9).body, &[Errno::AFNOSUPPORT][..])
+            );
+            assert_eq!(raise.body, up(9).body);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! include/uapi/linux/netlink.h: host byte order, everything aligned to 4 bytes.
 //!
 //! May not: know what any message means.
-#![allow(unsafe_code, reason = "rustix has no netlink options")]
+#![allow(unsafe_code, reason = "rustix has no netlink options, and no ioctl of ethtool")]
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -283,6 +283,43 @@ impl Socket {
         };
         match result {
             0 => Ok(()),
+            _ => Err(last_errno()),
+        }
+    }
+
+    /// Returns a link's index. Only for links that exist: of a name that it does not know the
+    /// kernel believes that a module might (`dev_load`), and starts modprobe.
+    pub fn index_of(&self, link: &str) -> Result<u32, Errno> {
+        net::netdevice::name_to_index(&self.fd, link)
+    }
+
+    /// Returns the name of the link with that index.
+    pub fn name_at(&self, index: u32) -> Result<String, Errno> {
+        net::netdevice::index_to_name(&self.fd, index)
+    }
+
+    /// Makes the kernel carry out at once what it has put off since the carrier of a link changed
+    /// (`linkwatch_sync_dev`), as every question for the carrier does since Linux 6.8. This one
+    /// (`ETHTOOL_GLINK`, linux/ethtool.h) has the shortest answer. Only for links that exist, too.
+    pub fn settle_carrier(&self, link: &str) -> Result<(), Errno> {
+        const SIOCETHTOOL: libc::Ioctl = 0x8946;
+        const ETHTOOL_GLINK: u32 = 0xa;
+        let mut name = [0; libc::IFNAMSIZ];
+        if link.len() >= name.len() {
+            return Err(Errno::NODEV);
+        }
+        for (to, from) in name.iter_mut().zip(link.bytes()) {
+            *to = from.cast_signed();
+        }
+        // `struct ethtool_value`.
+        let mut value = [ETHTOOL_GLINK, 0];
+        let data = libc::__c_anonymous_ifr_ifru { ifru_data: value.as_mut_ptr().cast() };
+        let mut request = libc::ifreq { ifr_name: name, ifr_ifru: data };
+        // SAFETY: the request and the value that it points to outlive the call; the kernel writes
+        // within both.
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+        match result {
+            0.. => Ok(()),
             _ => Err(last_errno()),
         }
     }

@@ -14,7 +14,10 @@ use netlink_packet_route::{
 use rustix::io::Errno;
 use twinax_core::model::{PROTOCOL, Route};
 
-use super::{addr::family, socket::Message};
+use super::{
+    addr::family,
+    socket::{BatchError, Message, RouteSocket},
+};
 
 /// Adds a route; refused with `EEXIST` where there is another to the same destination.
 pub fn add(index: u32, route: &Route) -> Message {
@@ -71,6 +74,17 @@ pub fn list(family: AddressFamily, table: u8) -> RouteNetlinkMessage {
     message.header.address_family = family;
     message.header.table = table;
     RouteNetlinkMessage::GetRoute(message)
+}
+
+/// Whether the main table has a default route that is not ours. Only the header of each route is
+/// read (`struct rtmsg`: the second byte is the length of the prefix, the sixth the protocol).
+pub fn leads_out(socket: &mut RouteSocket, family: AddressFamily) -> Result<bool, BatchError> {
+    let question = list(family, RouteHeader::RT_TABLE_MAIN);
+    let routes = socket.dump_for(&question, |message| match message.body {
+        [_, prefix, _, _, _, protocol, ..] => Ok(*prefix == 0 && *protocol != PROTOCOL),
+        _ => Err("a route that cannot be read".to_owned()),
+    })?;
+    Ok(routes.contains(&true))
 }
 
 /// Asks which entry of the routing tables (`RTM_F_FIB_MATCH`, since Linux 4.13) serves `addr`.

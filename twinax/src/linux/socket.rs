@@ -7,7 +7,7 @@ use std::fmt;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
-    NLMSG_OVERRUN, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLMSG_OVERRUN, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
@@ -24,6 +24,9 @@ const SEND_MESSAGES: usize = 128;
 /// How many questions are under way at once: an answer about a link may take 4 kB of the
 /// receive buffer.
 const ASK_MESSAGES: usize = 16;
+
+/// Bytes of `struct nlmsghdr`.
+const HEADER: usize = 16;
 
 /// How often a dump that the kernel calls inconsistent is tried again.
 const DUMP_TRIES: u32 = 16;
@@ -90,18 +93,19 @@ impl Message {
         self.gate = true;
         self
     }
+}
 
-    fn encode(&self, seq: u32) -> Vec<u8> {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | self.flags;
-        header.sequence_number = seq;
-        let payload = NetlinkPayload::InnerMessage(self.body.clone());
-        let mut message = NetlinkMessage::new(header, payload);
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len().next_multiple_of(4)];
-        message.serialize(&mut bytes);
-        bytes
-    }
+/// Appends a message with its header (`struct nlmsghdr`). The crate's own way would have a copy of
+/// each body.
+fn encode(body: &RouteNetlinkMessage, flags: u16, seq: u32, bytes: &mut Vec<u8>) {
+    let start = bytes.len();
+    let length = HEADER + body.buffer_len();
+    bytes.extend_from_slice(&(length as u32).to_ne_bytes());
+    bytes.extend_from_slice(&body.message_type().to_ne_bytes());
+    bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend_from_slice(&seq.to_ne_bytes());
+    bytes.resize(start + length.next_multiple_of(4), 0);
+    body.serialize(&mut bytes[start + HEADER..start + length]);
 }
 
 /// A netlink socket of any protocol that waits for its answers, with messages as bytes.
@@ -186,6 +190,8 @@ impl Channel {
 #[derive(Debug)]
 pub struct RouteSocket {
     channel: Channel,
+    /// What is sent, in the same memory each time.
+    out: Vec<u8>,
 }
 
 impl RouteSocket {
@@ -194,7 +200,22 @@ impl RouteSocket {
         let channel = Channel::open(None)?;
         // Without it the kernel ignores most filters of a dump.
         channel.socket.switch_on(libc::NETLINK_GET_STRICT_CHK)?;
-        Ok(Self { channel })
+        Ok(Self { channel, out: Vec::new() })
+    }
+
+    /// As [`netlink::Socket::index_of`].
+    pub(super) fn index_of(&self, link: &str) -> Result<u32, Errno> {
+        self.channel.socket.index_of(link)
+    }
+
+    /// As [`netlink::Socket::name_at`].
+    pub(crate) fn name_at(&self, index: u32) -> Result<String, Errno> {
+        self.channel.socket.name_at(index)
+    }
+
+    /// As [`netlink::Socket::settle_carrier`].
+    pub(super) fn settle_carrier(&self, link: &str) -> Result<(), Errno> {
+        self.channel.socket.settle_carrier(link)
     }
 
     /// Sends all messages, in as few sends as the buffers allow, and waits for the last.
@@ -214,16 +235,19 @@ impl RouteSocket {
     fn send_some(&mut self, messages: &[Message], start: usize) -> Result<usize, BatchError> {
         let limit = messages.len().min(start + SEND_MESSAGES);
         let first = self.channel.take_seq((limit - start) as u32);
-        let mut bytes: Vec<u8> = Vec::with_capacity(4096);
+        let bytes = &mut self.out;
+        bytes.clear();
         let mut last = 0;
         let mut end = start;
         while end < limit {
-            let encoded = messages[end].encode(first + (end - start) as u32);
-            if end > start && bytes.len() + encoded.len() > SEND_BYTES {
+            let at = bytes.len();
+            let message = &messages[end];
+            encode(&message.body, message.flags, first + (end - start) as u32, bytes);
+            if end > start && bytes.len() > SEND_BYTES {
+                bytes.truncate(at);
                 break;
             }
-            last = bytes.len();
-            bytes.extend(encoded);
+            last = at;
             end += 1;
             if messages[end - 1].gate {
                 break;
@@ -233,7 +257,7 @@ impl RouteSocket {
         let flags = u16::from_ne_bytes([bytes[last + 6], bytes[last + 7]]) | NLM_F_ACK;
         bytes[last + 6..last + 8].copy_from_slice(&flags.to_ne_bytes());
         let io = |errno| BatchError::local(start, errno, "netlink socket");
-        self.channel.send(&bytes).map_err(io)?;
+        self.channel.send(bytes).map_err(io)?;
 
         let last_seq = first + (end - start) as u32 - 1;
         let mut failure: Option<BatchError> = None;
@@ -289,12 +313,12 @@ impl RouteSocket {
         answers: &mut Vec<Result<T, Errno>>,
     ) -> Result<(), BatchError> {
         let first = self.channel.take_seq(questions.len() as u32);
-        let mut bytes = Vec::new();
+        self.out.clear();
         for (n, question) in questions.iter().enumerate() {
-            bytes.extend(Message::new(question.clone(), 0).encode(first + n as u32));
+            encode(question, 0, first + n as u32, &mut self.out);
         }
         let io = |errno| BatchError::local(0, errno, "netlink socket");
-        self.channel.send(&bytes).map_err(io)?;
+        self.channel.send(&self.out).map_err(io)?;
         let goal = answers.len() + questions.len();
         while answers.len() < goal {
             let index = answers.len() + questions.len() - goal;
@@ -348,11 +372,14 @@ impl RouteSocket {
         question: &RouteNetlinkMessage,
         read: Read<T>,
     ) -> Result<Vec<T>, BatchError> {
-        let question = Message::new(question.clone(), NLM_F_DUMP);
         let mut found = Vec::new();
         let mut garbled = None;
         let done = self.channel.dump(
-            |seq| question.encode(seq),
+            |seq| {
+                let mut bytes = Vec::new();
+                encode(question, NLM_F_DUMP, seq, &mut bytes);
+                bytes
+            },
             |message| match message {
                 None => found.clear(),
                 Some(message) => match read(&message) {
@@ -389,5 +416,32 @@ fn decode(whole: &[u8]) -> Result<RouteNetlinkMessage, String> {
         Ok(NetlinkPayload::InnerMessage(body)) => Ok(body),
         Ok(_) => Err("an answer of an unexpected kind".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::NetlinkHeader;
+
+    use super::*;
+    use crate::linux::link;
+
+    #[test]
+    fn messages_are_those_of_the_crate_without_a_copy_of_them() {
+        let mut bytes = Vec::new();
+        let mut expected = Vec::new();
+        let questions = [link::get_by_name("txv1"), link::get_by_index(7), link::mtu(3, 1400).body];
+        for (seq, body) in (5..).zip(&questions) {
+            encode(body, NLM_F_DUMP, seq, &mut bytes);
+            let mut header = NetlinkHeader::default();
+            (header.flags, header.sequence_number) = (NLM_F_REQUEST | NLM_F_DUMP, seq);
+            let payload = NetlinkPayload::InnerMessage(body.clone());
+            let mut message = NetlinkMessage::new(header, payload);
+            message.finalize();
+            let start = expected.len();
+            expected.resize(start + message.buffer_len().next_multiple_of(4), 0);
+            message.serialize(&mut expected[start..]);
+        }
+        assert_eq!(bytes, expected);
     }
 }

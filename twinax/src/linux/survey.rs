@@ -78,14 +78,10 @@ pub fn foreign_subnets(socket: &mut RouteSocket) -> Result<BTreeSet<IpNet>, Batc
 
 /// Returns what others made in the namespace of `socket`; default routes of ours do not count.
 pub fn room(socket: &mut RouteSocket) -> Result<Room, BatchError> {
-    let links = link::list_all(socket)?;
-    let names = links.iter().filter_map(|facts| facts.name.parse().ok());
-    let mut leads = |family| -> Result<bool, BatchError> {
-        let routes = listed(socket, family, RouteHeader::RT_TABLE_MAIN)?;
-        Ok(routes.iter().any(|route| route.dst.prefix_len() == 0 && !route.ours))
-    };
+    let names = link::names(socket)?;
+    let mut leads = |family| route::leads_out(socket, family);
     let led = Led { v4: leads(AddressFamily::Inet)?, v6: leads(AddressFamily::Inet6)? };
-    Ok(Room { links: names.collect(), led })
+    Ok(Room { links: names.iter().filter_map(|name| name.parse().ok()).collect(), led })
 }
 
 /// Whether the host has a link of that name.

@@ -51,6 +51,11 @@ pub fn write(switch: &Sysctl, value: &str) -> Result<(), SysctlError> {
     })
 }
 
+/// Whether this kernel has IPv6, in whatever namespace.
+pub fn has_ipv6() -> bool {
+    fs::exists("/proc/sys/net/ipv6").unwrap_or(false)
+}
+
 /// Lets a link of the calling thread's namespace have IPv6 addresses. Returns `false` where that
 /// must wait: the link is not there yet, and will be born without IPv6. What cannot be told or
 /// turned is for the kernel to refuse.

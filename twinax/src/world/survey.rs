@@ -42,7 +42,7 @@ pub(super) fn answer(
         facts.sysctls.insert(switch.clone(), sysctl::read(switch)?);
     }
     for name in &questions.links {
-        if world.links()?.host().get(link::get_by_name(name.as_str()))?.is_none() {
+        if !link::exists(world.links()?.host(), name)? {
             facts.gone_links.insert(name.clone());
         }
     }

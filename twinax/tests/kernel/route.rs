@@ -27,6 +27,7 @@ use crate::{harness::Outcome, sandbox::Sandbox, tests};
 tests![
     every_operation_does_what_the_model_says,
     one_batch_makes_many_and_a_dropped_namespace_takes_them,
+    a_cable_too_narrow_for_ipv6_is_made_all_the_same,
     a_failure_names_its_operation_and_strangers_are_told_apart,
     a_namespace_is_known_by_its_cookie,
     subnets_of_others_are_found,
@@ -257,6 +258,20 @@ fn one_batch_makes_many_and_a_dropped_namespace_takes_them(_: &mut Sandbox) -> O
         std::thread::sleep(Duration::from_millis(5));
     }
     world.links.apply(&[Op::DelLink { link: inner_end(3) }]).expect("its namespace is gone");
+    Outcome::Passed
+}
+
+/// With less than 1280 bytes the kernel has no IPv6 on a link and refuses settings for it.
+fn a_cable_too_narrow_for_ipv6_is_made_all_the_same(_: &mut Sandbox) -> Outcome {
+    let mut world = World::new();
+    world.links.enter(container(2), namespace()).unwrap();
+    let mut narrow = veth(2, Some(Port { bridge: bridge(), hairpin: true }));
+    if let Op::AddVeth { link, inner, .. } = &mut narrow {
+        (link.mtu, inner.mtu, inner.up) = (1200, 1200, true);
+    }
+    let mut ops = add_bridge();
+    ops.extend([narrow, addr(&inner_end(2), "10.1.0.2/24")]);
+    world.apply(&ops);
     Outcome::Passed
 }
 
