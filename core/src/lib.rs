@@ -21,3 +21,4 @@ pub mod diff;
 mod touched;
 pub mod engine;
 pub mod fake;
+pub mod sight;

@@ -1,0 +1,186 @@
+//! What is seen on a host: the topology of everybody's namespaces, and the facts that are shown
+//! beside it but never compared.
+//!
+//! The graph is the engine's own [`Topology`]. A namespace that is not Twinax's is named there as
+//! every command takes it: `pid:1234`, `netns:/run/netns/x`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{LinkId, Netns, Topology},
+    name::Proto,
+};
+
+/// A network namespace's number among the inodes of nsfs, as in `net:[4026531840]`: unique while
+/// the namespace lives.
+pub type Inode = u64;
+
+/// Everything seen at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sight {
+    /// Links, addresses, routes and neighbours of every namespace that could be read.
+    #[serde(skip)]
+    pub topology: Topology,
+    pub spaces: BTreeMap<Netns, Space>,
+    #[serde(skip)]
+    pub links: BTreeMap<LinkId, LinkFacts>,
+    #[serde(skip)]
+    pub listeners: Vec<Listener>,
+    /// What could not be seen, and for lack of what; a line each, for people.
+    pub unseen: Vec<String>,
+}
+
+/// A network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    pub inode: Inode,
+    /// `SO_NETNS_COOKIE`: unique until the next boot; `None` where it could not be entered.
+    pub cookie: Option<u64>,
+    /// What keeps it alive, of all that could be seen.
+    pub holders: Vec<Holder>,
+    /// The containers that live in it; several may (pods, `container:NAME`).
+    pub workloads: Vec<Workload>,
+}
+
+/// What keeps a namespace alive.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "kebab-case")]
+pub enum Holder {
+    /// A process whose first thread is in it.
+    Process { pid: u32, comm: String },
+    /// A thread that has moved there by itself.
+    Thread { pid: u32, tid: u32, comm: String },
+    /// A descriptor of the namespace itself.
+    Descriptor { pid: u32, fd: u32, comm: String },
+    /// A socket that was opened there.
+    Socket { pid: u32, fd: u32, comm: String },
+    /// A tun or tap device's descriptor.
+    Tun { pid: u32, fd: u32, comm: String },
+    /// A file it is mounted on, in the mount namespace of process `seen_by`.
+    Mount { path: String, seen_by: u32 },
+    /// Nobody who could be seen: such as a descriptor that is on its way in a message.
+    Unseen,
+}
+
+/// A process, as one pass over `/proc` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: tells it from another that got its number.
+    pub start: u64,
+    pub comm: String,
+    /// `None` where it may not be looked at.
+    pub netns: Option<Inode>,
+    pub mntns: Option<Inode>,
+    /// The path in the unified hierarchy, or the longest of the others; as `/docker/4b46…`.
+    pub cgroup: String,
+}
+
+/// Who made a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    Twinax,
+    Docker,
+    Podman,
+    /// containerd without Kubernetes: `ctr`, nerdctl.
+    Containerd,
+    /// A pod, or a container in one, by containerd's CRI plugin.
+    Cri,
+    CriO,
+    Lxc,
+    Nspawn,
+    /// A name in `/run/netns`.
+    IpNetns,
+    /// A process in a namespace that no runtime is known of.
+    Process,
+}
+
+/// A container as its runtime's own files tell of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    pub runtime: Runtime,
+    /// The runtime's id, whole; the name again where it has none.
+    pub id: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// `namespace/name` of a Kubernetes pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its first process; `None` for a name without one.
+    pub pid: Option<u32>,
+    /// Where its namespace is, as the runtime's files have it, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_path: Option<String>,
+    /// The names of the runtime's networks that it is on.
+    #[serde(default)]
+    pub networks: Vec<String>,
+    /// What it asked to have published.
+    #[serde(default)]
+    pub published: Vec<PublishedPort>,
+    /// `compose project`, `nerdctl namespace`, …: worth showing, in the runtime's words.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A port that leads to a container, as its runtime has it on record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PublishedPort {
+    pub proto: Proto,
+    pub host: Option<IpAddr>,
+    pub host_port: u16,
+    pub container_port: u16,
+}
+
+/// What is shown of a link beside what the topology has of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkFacts {
+    pub index: u32,
+    /// The kernel's word: `veth`, `bridge`, `macvlan`, …; empty for physical devices and `lo`.
+    pub kind: String,
+    /// `IF_OPER_*` in words: `up`, `down`, `lowerlayerdown`, `unknown`, …
+    pub operstate: String,
+    pub carrier: bool,
+    /// The far end of a cable, or what a link lies on (macvlan, vlan, …), if that is seen.
+    pub leads_to: Option<LinkId>,
+    /// Both ends name each other.
+    pub proven: bool,
+    /// The bridge, bond or VRF that it is a member of.
+    pub master: Option<LinkId>,
+    pub counters: Counters,
+    /// Details of its kind, in the field's words: `vlan id 5`, `vxlan id 42 remote 192.0.2.9`.
+    pub details: Vec<String>,
+    pub alt_names: BTreeSet<String>,
+    /// Every address, ours or not, with its prefix.
+    pub addrs: Vec<IpNet>,
+}
+
+/// What went over a link since it was made (`IFLA_STATS64`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_dropped: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_dropped: u64,
+}
+
+/// A socket that waits for others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Listener {
+    pub netns: Netns,
+    pub proto: Proto,
+    pub at: SocketAddr,
+    /// An IPv6 socket that takes IPv4 too.
+    pub dual: bool,
+    /// Who has it open; empty where that could not be seen.
+    pub processes: Vec<(u32, String)>,
+}
