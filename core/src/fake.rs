@@ -177,7 +177,11 @@ impl World for FakeWorld {
 fn needs_no_undoing(op: &Op) -> bool {
     matches!(
         op,
-        Op::DelNeighbour { .. } | Op::DelFdb { .. } | Op::DelRoute { .. } | Op::DropNetns { .. }
+        Op::DelElement { .. }
+            | Op::DelNeighbour { .. }
+            | Op::DelFdb { .. }
+            | Op::DelRoute { .. }
+            | Op::DropNetns { .. }
     )
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     model::{LinkId, LinkKind, Neighbour, Scope, Topology},
     name::ContainerName,
+    ruleset::ElementId,
 };
 
 /// Two topologies without what they have in common, but for what the rest stands on.
@@ -19,12 +20,15 @@ pub(crate) struct Touched {
     pub(crate) leaned: BTreeSet<LinkId>,
     /// Containers whose namespaces are let go: as they were promised, unseen.
     going: BTreeSet<ContainerName>,
+    /// Elements that are deleted, there or not.
+    struck: BTreeSet<ElementId>,
 }
 
 impl Touched {
     /// Everything, to be looked at as if nothing were known.
     pub(crate) fn whole(had: Topology, desired: Topology) -> Self {
-        Self { had, desired, leaned: BTreeSet::new(), going: BTreeSet::new() }
+        let (leaned, going, struck) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { had, desired, leaned, going, struck }
     }
 
     pub(crate) fn between((mut had, mut desired): (Topology, Topology)) -> Self {
@@ -55,13 +59,15 @@ impl Touched {
             topology.netns.retain(|name| !common.contains(name) || busy.contains(name));
         }
         let going = had.netns.difference(&desired.netns).cloned().collect();
-        Self { had, desired, leaned, going }
+        let struck = had.elements.keys().filter(|id| !desired.elements.contains_key(id));
+        let struck = struck.cloned().collect();
+        Self { had, desired, leaned, going, struck }
     }
 
     /// What to look at before the change.
     ///
-    /// Not the cables of containers that are let go: they go with their namespaces, and to take
-    /// what leads to them from the host does no harm where it is not there.
+    /// Not the cables of containers that are let go, which go with their namespaces; nor what leads
+    /// to them, nor elements to delete: to take away what is not there does no harm.
     pub(crate) fn scope(&self) -> Scope {
         let mut scope = Scope { leaned: self.leaned.clone(), ..self.had.scope() };
         // What is not promised yet is new, with names never used before: no need to look for it.
@@ -73,12 +79,17 @@ impl Touched {
         let stays = |neighbour: &Neighbour| !self.is_let_go(neighbour);
         scope.neighbours.retain(stays);
         scope.fdb.retain(|entry| !self.goes(&entry.port));
+        scope.elements.retain(|id| !self.struck.contains(id));
         scope
     }
 
     /// Adds to what was seen in [`Self::scope`] what was not looked at, as promised.
     pub(crate) fn trust(&self, seen: &mut Topology) {
         let had = &self.had;
+        if seen.tables {
+            let struck = self.struck.iter().filter_map(|id| had.elements.get_key_value(id));
+            seen.elements.extend(struck.map(|(id, element)| (id.clone(), element.clone())));
+        }
         seen.netns.extend(self.going.iter().cloned());
         let links = had.links.iter().filter(|(id, _)| self.goes(id));
         seen.links.extend(links.map(|(id, link)| (id.clone(), link.clone())));

@@ -128,17 +128,21 @@ impl Linux {
     ) -> Result<(), LinuxError> {
         for name in names {
             let Some(sandbox) = at.get(name) else { continue };
-            let entered = match self.met.take_if(|(met, ..)| met == sandbox) {
-                Some((_, netns, socket)) => Ok((netns, socket)),
-                None => NetnsHandle::with_socket(sandbox),
-            };
-            match entered {
+            match self.open(sandbox) {
                 Ok((netns, socket)) => self.links()?.settle_in(name.clone(), netns, socket),
                 Err(NetnsError::Gone { .. }) => self.links()?.leave(name),
                 Err(other) => return Err(other.into()),
             }
         }
         Ok(())
+    }
+
+    /// Opens a namespace with a socket in it, or takes what [`Self::meet`] has opened.
+    fn open(&mut self, sandbox: &Sandbox) -> Result<(NetnsHandle, RouteSocket), NetnsError> {
+        match self.met.take_if(|(met, ..)| met == sandbox) {
+            Some((_, netns, socket)) => Ok((netns, socket)),
+            None => NetnsHandle::with_socket(sandbox),
+        }
     }
 
     fn observe_links(

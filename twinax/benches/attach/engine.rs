@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal};
 
 use twinax::{
-    linux::{netns::NetnsHandle, process::Task},
+    linux::process::Task,
     place::{self, Need},
     store::Store,
     world::Linux,
@@ -15,7 +15,7 @@ use twinax_core::{
     name::{ContainerName, NetworkName, Proto},
     state::{
         AttachSpec, Change, Container, DEFAULT_NETWORK, Endpoint, Keys, Led, Network, PublishSpec,
-        Request, Sandbox, State, Status, Way,
+        Request, State, Status, Way,
     },
 };
 
@@ -71,11 +71,11 @@ impl Engine {
 
     fn request(&mut self, way: Way, host_port: u16) -> Result<(ContainerName, Request), String> {
         let name = name_of(&way)?;
-        let cookie = NetnsHandle::open(&way).and_then(|netns| netns.cookie()).map_err(told)?;
+        let sandbox = self.world.meet(way).map_err(told)?;
         self.made += 1;
         let container = Container {
             id: format!("{:012x}", self.made),
-            sandbox: Sandbox { way, cookie: Some(cookie) },
+            sandbox,
             hostname: None,
             endpoints: Vec::new(),
             published: Vec::new(),

@@ -343,7 +343,6 @@ impl Host {
                 let started = Instant::now();
                 let spent = engine.profile_end(name.clone()).map_err(io::Error::other)?;
                 let took = started.elapsed();
-                rows.add("b-", took);
                 let asked: Duration = spent.iter().sum();
                 let mut profile: Profile = ASKED.into_iter().zip(spent).collect();
                 profile.push(("thinking", took.saturating_sub(asked)));

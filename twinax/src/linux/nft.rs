@@ -10,7 +10,10 @@ mod decode;
 mod encode;
 mod expr;
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+};
 
 use rustix::{io::Errno, net::netlink};
 use twinax_core::ruleset::{ChainDef, ElementId, SetName, TableDef, TableName, Value, tables};
@@ -28,7 +31,7 @@ pub enum NftOp<'a> {
     /// Adds an element that is not there yet (else `EEXIST`); its comment is for people, and cut
     /// at 127 bytes.
     Add { id: &'a ElementId, value: &'a Value, comment: &'a str },
-    /// Removes an element that is there (else `ENOENT`).
+    /// Removes an element, if it is there.
     Del { id: &'a ElementId },
 }
 
@@ -242,6 +245,38 @@ impl NftSocket {
     }
 
     fn transact_at_once(&mut self, ops: &[NftOp<'_>], order: &[usize]) -> Result<(), NftError> {
+        match self.try_at_once(ops, order) {
+            Err(refused) if refused.errno() == Some(Errno::NOENT) => {
+                let left = self.without_missing(ops, order)?;
+                if left.len() == order.len() {
+                    return Err(refused);
+                }
+                self.try_at_once(ops, &left)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Leaves out the deletions of what is not there. (`NFT_MSG_DESTROYSETELEM` would not mind,
+    /// but is there only from Linux 6.3 on.)
+    fn without_missing(
+        &mut self,
+        ops: &[NftOp<'_>],
+        order: &[usize],
+    ) -> Result<Vec<usize>, NftError> {
+        let deleted = |at: &usize| match ops[*at] {
+            NftOp::Del { id } => Some(id),
+            _ => None,
+        };
+        let doomed: Vec<&ElementId> = order.iter().filter_map(deleted).collect();
+        let found = self.get_many(&doomed)?;
+        let there = doomed.into_iter().zip(&found).filter(|(_, found)| found.is_some());
+        let there: BTreeSet<&ElementId> = there.map(|(id, _)| id).collect();
+        let stays = |at: &&usize| deleted(at).is_none_or(|id| there.contains(id));
+        Ok(order.iter().filter(stays).copied().collect())
+    }
+
+    fn try_at_once(&mut self, ops: &[NftOp<'_>], order: &[usize]) -> Result<(), NftError> {
         if order.is_empty() {
             return Ok(());
         }

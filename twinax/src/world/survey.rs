@@ -52,7 +52,7 @@ pub(super) fn answer(
         }
     }
     for (name, sandbox) in &questions.rooms {
-        match NetnsHandle::with_socket(sandbox) {
+        match world.open(sandbox) {
             Ok((netns, mut socket)) => {
                 facts.rooms.insert(name.clone(), survey::room(&mut socket)?);
                 // What follows will work in there.
