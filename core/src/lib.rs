@@ -22,3 +22,4 @@ mod touched;
 pub mod engine;
 pub mod fake;
 pub mod sight;
+pub mod map;

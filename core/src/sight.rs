@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::{IpAddr, SocketAddr},
 };
 
@@ -100,6 +101,39 @@ pub enum Runtime {
     IpNetns,
     /// A process in a namespace that no runtime is known of.
     Process,
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Twinax => "twinax",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Containerd => "containerd",
+            Self::Cri => "cri",
+            Self::CriO => "cri-o",
+            Self::Lxc => "lxc",
+            Self::Nspawn => "nspawn",
+            Self::IpNetns => "ip-netns",
+            Self::Process => "process",
+        })
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { pid, comm } => write!(f, "process {pid} ({comm})"),
+            Self::Thread { pid, tid, comm } => write!(f, "thread {tid} of process {pid} ({comm})"),
+            Self::Descriptor { pid, fd, comm } => {
+                write!(f, "descriptor {fd} of process {pid} ({comm})")
+            }
+            Self::Socket { pid, fd, comm } => write!(f, "socket {fd} of process {pid} ({comm})"),
+            Self::Tun { pid, fd, comm } => write!(f, "tun {fd} of process {pid} ({comm})"),
+            Self::Mount { path, .. } => write!(f, "mount {path}"),
+            Self::Unseen => f.write_str("what cannot be seen, as a descriptor on its way"),
+        }
+    }
 }
 
 /// A container as its runtime's own files tell of it.

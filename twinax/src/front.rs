@@ -8,5 +8,6 @@ pub mod cli;
 pub mod lab;
 pub mod print;
 pub mod json;
+pub mod tree;
 pub mod progress;
 pub mod report;

@@ -1,0 +1,480 @@
+//! The host as a tree of rows: what hangs on what. Makes no text of it but the cells; how they are
+//! laid out is the renderer's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    net::IpAddr,
+};
+
+use crate::{
+    model::{LinkId, Netns},
+    sight::{Holder, LinkFacts, Listener, PublishedPort, Runtime, Sight, Space, Workload},
+};
+
+/// A row and what hangs on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Branch {
+    /// Cells of rows side by side stand below each other.
+    pub cells: Vec<Cell>,
+    pub children: Vec<Branch>,
+}
+
+/// A piece of text that means one thing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    pub text: String,
+    pub tone: Tone,
+}
+
+/// How a piece of text is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tone {
+    #[default]
+    Plain,
+    /// What people call a thing.
+    Name,
+    Faint,
+    Good,
+    Bad,
+}
+
+/// What is to be in the tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Also namespaces that hold nothing but their loopback, for nobody that is known.
+    pub all: bool,
+    /// Names, ids, addresses, …: of containers and links; everything, if empty.
+    pub only: Vec<String>,
+    /// A bridge, or a network in its runtime's words.
+    pub network: Option<String>,
+    pub runtime: Option<Runtime>,
+}
+
+/// How many there are of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub containers: usize,
+    pub namespaces: usize,
+    pub bridges: usize,
+    pub cables: usize,
+    /// Ends of cables whose other end was not found.
+    pub orphans: usize,
+    /// Namespaces that are left out of the tree.
+    pub hidden: usize,
+}
+
+/// Returns the tree, and what it counts.
+pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
+    let view = View::of(sight, wanted);
+    let mut root = Branch { cells: view.host_cells(), children: Vec::new() };
+    let mut told = BTreeSet::new();
+    for (id, facts) in view.links_in(&Netns::Host).filter(|(_, facts)| facts.kind == "bridge") {
+        root.children.extend(view.bridge(id, facts, &mut told));
+    }
+    root.children.extend(view.unbridged(&mut told));
+    root.children.extend(view.published());
+    root.children.extend(view.elsewhere(&told));
+    let counts = view.counts(&told);
+    (root, counts)
+}
+
+/// A sight with what the tree looks up again and again.
+struct View<'a> {
+    sight: &'a Sight,
+    links: BTreeMap<&'a Netns, Vec<(&'a LinkId, &'a LinkFacts)>>,
+    listeners: BTreeMap<&'a Netns, Vec<&'a Listener>>,
+    members: BTreeMap<&'a LinkId, Vec<&'a LinkId>>,
+    gateways: BTreeMap<&'a Netns, Vec<IpAddr>>,
+    visible: BTreeSet<&'a Netns>,
+    narrowed: bool,
+    all: bool,
+}
+
+impl<'a> View<'a> {
+    fn of(sight: &'a Sight, wanted: &Wanted) -> Self {
+        let mut links: BTreeMap<&Netns, Vec<_>> = BTreeMap::new();
+        let mut members: BTreeMap<&LinkId, Vec<&LinkId>> = BTreeMap::new();
+        for (id, facts) in &sight.links {
+            links.entry(&id.netns).or_default().push((id, facts));
+            if let Some(master) = &facts.master {
+                members.entry(master).or_default().push(id);
+            }
+        }
+        let mut gateways: BTreeMap<&Netns, Vec<IpAddr>> = BTreeMap::new();
+        for route in sight.topology.routes.iter().filter(|route| route.dst.prefix_len() == 0) {
+            gateways.entry(&route.link.netns).or_default().extend(route.via);
+        }
+        let mut listeners: BTreeMap<&Netns, Vec<&Listener>> = BTreeMap::new();
+        for listener in &sight.listeners {
+            listeners.entry(&listener.netns).or_default().push(listener);
+        }
+        let visible =
+            sight.spaces.iter().filter(|(netns, space)| is_wanted(sight, wanted, netns, space));
+        let visible = visible.map(|(netns, _)| netns).collect();
+        let narrowed =
+            !wanted.only.is_empty() || wanted.network.is_some() || wanted.runtime.is_some();
+        let all = wanted.all;
+        Self { sight, links, listeners, members, gateways, visible, narrowed, all }
+    }
+
+    fn links_in(&self, netns: &Netns) -> impl Iterator<Item = (&'a LinkId, &'a LinkFacts)> {
+        self.links.get(netns).map(Vec::as_slice).unwrap_or_default().iter().copied()
+    }
+
+    fn host_cells(&self) -> Vec<Cell> {
+        let mut cells = vec![cell("host", Tone::Name)];
+        if let Some(space) = self.sight.spaces.get(&Netns::Host) {
+            cells.push(cell(format!("net:[{}]", space.inode), Tone::Faint));
+        }
+        cells.extend(self.gateway_cell(&Netns::Host));
+        cells
+    }
+
+    fn gateway_cell(&self, netns: &Netns) -> Option<Cell> {
+        let gateways = self.gateways.get(netns).filter(|gateways| !gateways.is_empty())?;
+        Some(cell(format!("gw {}", list(gateways)), Tone::Plain))
+    }
+
+    fn bridge(
+        &self,
+        id: &'a LinkId,
+        facts: &'a LinkFacts,
+        told: &mut BTreeSet<&'a LinkId>,
+    ) -> Option<Branch> {
+        told.insert(id);
+        let members = self.members.get(id).map(Vec::as_slice).unwrap_or_default();
+        let mut children = Vec::new();
+        for member in members {
+            told.insert(member);
+            children.extend(self.sight.links.get(*member).and_then(|m| self.end(member, m, told)));
+        }
+        if children.is_empty() && self.narrowed {
+            return None;
+        }
+        let mut cells = vec![
+            cell(format!("bridge {}", id.name), Tone::Name),
+            cell(list(&facts.addrs), Tone::Plain),
+            state_cell(facts),
+            cell(self.alias(id), Tone::Faint),
+        ];
+        if members.is_empty() {
+            cells.push(cell("no members", Tone::Faint));
+        }
+        Some(Branch { cells, children })
+    }
+
+    /// One end of a link on the host, and where it leads.
+    fn end(
+        &self,
+        id: &'a LinkId,
+        facts: &'a LinkFacts,
+        told: &mut BTreeSet<&'a LinkId>,
+    ) -> Option<Branch> {
+        let Some(far) = &facts.leads_to else {
+            let orphan = facts.kind == "veth";
+            let what = if orphan { "orphan: its other end was not found" } else { &facts.kind };
+            let tone = if orphan { Tone::Bad } else { Tone::Faint };
+            return (!self.narrowed).then(|| Branch {
+                cells: vec![cell(&id.name, Tone::Plain), cell(what, tone), state_cell(facts)],
+                children: Vec::new(),
+            });
+        };
+        if let Some((far, _)) = self.sight.links.get_key_value(far) {
+            told.insert(far);
+        }
+        if !self.visible.contains(&far.netns) && (self.narrowed || far.netns != Netns::Host) {
+            return None;
+        }
+        let there = self.sight.links.get(far);
+        let arrow = if facts.kind == "veth" { "⇄" } else { "→" };
+        let mut cells = vec![
+            cell(format!("{} {arrow} {}", id.name, far.name), Tone::Plain),
+            cell(self.label(&far.netns), Tone::Name),
+            cell(there.map(|there| list(&there.addrs)).unwrap_or_default(), Tone::Plain),
+            self.gateway_cell(&far.netns).unwrap_or_default(),
+            there.map_or_else(|| state_cell(facts), state_cell),
+            cell(self.made_by(&far.netns), Tone::Faint),
+        ];
+        if facts.kind == "veth" && !facts.proven {
+            cells.push(cell("not confirmed from the other end", Tone::Bad));
+        }
+        Some(Branch { cells, children: Vec::new() })
+    }
+
+    /// What is on the host and on no bridge.
+    fn unbridged(&self, told: &mut BTreeSet<&'a LinkId>) -> Vec<Branch> {
+        let mut rows = Vec::new();
+        for (id, facts) in self.links_in(&Netns::Host) {
+            if !told.insert(id) || is_loopback(id) {
+                continue;
+            }
+            if facts.kind == "veth" {
+                rows.extend(self.end(id, facts, told));
+            } else if !self.narrowed {
+                rows.push(self.other_link(id, facts));
+            }
+        }
+        rows
+    }
+
+    fn other_link(&self, id: &LinkId, facts: &LinkFacts) -> Branch {
+        let kind = if facts.kind.is_empty() { "device" } else { &facts.kind };
+        let mut words = facts.details.join(", ");
+        if let Some(on) = &facts.leads_to {
+            let place = if on.netns == id.netns { String::new() } else { self.label(&on.netns) };
+            let joint = if words.is_empty() { "" } else { ", " };
+            words = format!("{words}{joint}on {} {place}", on.name).trim_end().to_owned();
+        }
+        let cells = vec![
+            cell(format!("{kind} {}", id.name), Tone::Plain),
+            cell(list(&facts.addrs), Tone::Plain),
+            state_cell(facts),
+            cell(words, Tone::Faint),
+        ];
+        Branch { cells, children: Vec::new() }
+    }
+
+    /// The ports that lead into containers, with who listens there.
+    fn published(&self) -> Vec<Branch> {
+        let mut rows = Vec::new();
+        for netns in &self.visible {
+            let Some(space) = self.sight.spaces.get(*netns) else { continue };
+            for workload in &space.workloads {
+                for port in &workload.published {
+                    rows.push(self.published_row(netns, workload, port));
+                }
+            }
+        }
+        rows
+    }
+
+    fn published_row(&self, netns: &Netns, to: &Workload, port: &PublishedPort) -> Branch {
+        let host = match port.host {
+            Some(IpAddr::V6(addr)) => format!("[{addr}]"),
+            Some(addr) => addr.to_string(),
+            None => "*".to_owned(),
+        };
+        let at = self.listeners.get(netns).map(Vec::as_slice).unwrap_or_default();
+        let listens = at.iter().find(|l| l.proto == port.proto && l.at.port() == port.container_port);
+        let listener = match listens {
+            Some(listener) => {
+                let who = listener.processes.first();
+                let who = who.map(|(pid, comm)| format!("{}({pid})", shown(comm)));
+                cell(format!("listener {}", who.unwrap_or_default()).trim_end(), Tone::Good)
+            }
+            None if self.sight.listeners.is_empty() => Cell::default(),
+            None => cell("nobody listens", Tone::Bad),
+        };
+        let cells = vec![
+            cell(format!("published {host}:{}/{}", port.host_port, port.proto), Tone::Plain),
+            cell(format!("→ {}:{}", shown(&to.name), port.container_port), Tone::Name),
+            listener,
+        ];
+        Branch { cells, children: Vec::new() }
+    }
+
+    /// Namespaces that no cable from the host leads to, and what else is in those it does lead to.
+    fn elsewhere(&self, told: &BTreeSet<&'a LinkId>) -> Option<Branch> {
+        let mut children = Vec::new();
+        for netns in self.shown_elsewhere(told) {
+            let space = &self.sight.spaces[netns];
+            let links = self.links_in(netns).filter(|(id, _)| !told.contains(id));
+            let links = links.filter(|(id, _)| !is_loopback(id));
+            let rows = links.map(|(id, facts)| match facts.kind.as_str() {
+                "veth" => self.far_cable(id, facts),
+                _ => self.other_link(id, facts),
+            });
+            let children_of: Vec<Branch> = rows.collect();
+            let mut cells = vec![
+                cell(self.label(netns), Tone::Name),
+                cell(format!("net:[{}]", space.inode), Tone::Faint),
+                cell(self.made_by(netns), Tone::Faint),
+                cell(held_by(space), Tone::Faint),
+            ];
+            if children_of.is_empty() {
+                cells.push(cell("lo only", Tone::Faint));
+            }
+            children.push(Branch { cells, children: children_of });
+        }
+        let cells = vec![cell("other namespaces", Tone::Plain)];
+        (!children.is_empty()).then_some(Branch { cells, children })
+    }
+
+    fn far_cable(&self, id: &LinkId, facts: &LinkFacts) -> Branch {
+        let far = match &facts.leads_to {
+            Some(far) => format!("⇄ {} {}", far.name, self.label(&far.netns)),
+            None => "orphan: its other end was not found".to_owned(),
+        };
+        let tone = if facts.leads_to.is_some() { Tone::Plain } else { Tone::Bad };
+        let cells = vec![
+            cell(&id.name, Tone::Plain),
+            cell(far, tone),
+            cell(list(&facts.addrs), Tone::Plain),
+            state_cell(facts),
+        ];
+        Branch { cells, children: Vec::new() }
+    }
+
+    fn shown_elsewhere(&self, told: &BTreeSet<&'a LinkId>) -> Vec<&'a Netns> {
+        let visible = self.visible.iter().copied().filter(|netns| **netns != Netns::Host);
+        let untold = |netns: &&Netns| {
+            let mut links = self.links_in(netns).filter(|(id, _)| !is_loopback(id));
+            match links.next() {
+                None => self.all || self.is_somebodys(netns),
+                Some(first) => {
+                    std::iter::once(first).chain(links).any(|(id, _)| !told.contains(id))
+                }
+            }
+        };
+        visible.filter(untold).collect()
+    }
+
+    /// Whether a runtime is known for it, so that it is worth a row even with nothing in it.
+    fn is_somebodys(&self, netns: &Netns) -> bool {
+        let workloads = self.sight.spaces.get(netns).map(|space| space.workloads.as_slice());
+        workloads.unwrap_or_default().iter().any(|w| w.runtime != Runtime::Process)
+    }
+
+    fn counts(&self, told: &BTreeSet<&'a LinkId>) -> Counts {
+        let shown: BTreeSet<&Netns> = self.shown_elsewhere(told).into_iter().collect();
+        let reached: BTreeSet<&Netns> = told.iter().map(|id| &id.netns).collect();
+        let hidden = self.sight.spaces.keys();
+        let hidden = hidden.filter(|n| !shown.contains(n) && !reached.contains(n)).count();
+        let is_container = |w: &&Workload| !matches!(w.runtime, Runtime::Process | Runtime::IpNetns);
+        let workloads = self.sight.spaces.values().flat_map(|space| &space.workloads);
+        let veths = || self.sight.links.values().filter(|facts| facts.kind == "veth");
+        Counts {
+            containers: workloads.filter(is_container).count(),
+            namespaces: self.sight.spaces.len(),
+            bridges: self.sight.links.values().filter(|facts| facts.kind == "bridge").count(),
+            cables: veths().filter(|facts| facts.leads_to.is_some()).count() / 2,
+            orphans: veths().filter(|facts| facts.leads_to.is_none()).count(),
+            hidden,
+        }
+    }
+
+    fn label(&self, netns: &Netns) -> String {
+        self.sight.label(netns)
+    }
+
+    fn made_by(&self, netns: &Netns) -> String {
+        let workloads = self.sight.spaces.get(netns).map(|space| space.workloads.as_slice());
+        let first = workloads.unwrap_or_default().first();
+        let Some(workload) = first else { return String::new() };
+        let image = workload.image.as_deref().map(|image| format!(" {}", shown(image)));
+        format!("{}{}", workload.runtime, image.unwrap_or_default())
+    }
+
+    fn alias(&self, id: &LinkId) -> String {
+        self.sight.topology.links.get(id).map(|link| shown(&link.alias)).unwrap_or_default()
+    }
+}
+
+impl Sight {
+    /// What people call a namespace: its containers, its pod, or a handle that commands take.
+    pub fn label(&self, netns: &Netns) -> String {
+        let Netns::Container(handle) = netns else { return "host".to_owned() };
+        let workloads = self.spaces.get(netns).map(|space| space.workloads.as_slice());
+        let workloads = workloads.unwrap_or_default();
+        if let Some(pod) = workloads.iter().find_map(|workload| workload.pod.as_deref()) {
+            return format!("pod {}", shown(pod));
+        }
+        let names: Vec<String> = workloads.iter().map(|workload| shown(&workload.name)).collect();
+        match names.is_empty() {
+            true => shown(handle.as_str()),
+            false => names.join(" + "),
+        }
+    }
+}
+
+/// Whether a namespace is to be shown.
+fn is_wanted(sight: &Sight, wanted: &Wanted, netns: &Netns, space: &Space) -> bool {
+    let runtime = |w: &Workload| wanted.runtime.is_none_or(|runtime| w.runtime == runtime);
+    if wanted.runtime.is_some() && !space.workloads.iter().any(runtime) {
+        return false;
+    }
+    if let Some(network) = &wanted.network
+        && !is_on(sight, netns, space, network)
+    {
+        return false;
+    }
+    wanted.only.is_empty()
+        || wanted.only.iter().any(|handle| sight.is_called(netns, space, handle))
+}
+
+/// Whether a namespace is on a network, by its runtime's word or by the bridge its cables lead to.
+fn is_on(sight: &Sight, netns: &Netns, space: &Space, network: &str) -> bool {
+    let by_runtime = space.workloads.iter().any(|w| w.networks.iter().any(|n| n == network));
+    let links = sight.links.iter().filter(|(id, _)| id.netns == *netns);
+    let mut masters =
+        links.filter_map(|(_, facts)| sight.links.get(facts.leads_to.as_ref()?)?.master.as_ref());
+    by_runtime || masters.any(|master| master.name.as_str() == network)
+}
+
+impl Sight {
+    /// Whether a person may mean this namespace by `handle`.
+    pub fn is_called(&self, netns: &Netns, space: &Space, handle: &str) -> bool {
+        let id = |w: &Workload| handle.len() >= 4 && w.id.starts_with(handle);
+        let named = |w: &Workload| w.name == handle || w.pod.as_deref() == Some(handle) || id(w);
+        let is_pid = |holder: &Holder| match holder {
+            Holder::Process { pid, .. } => handle.parse() == Ok(*pid),
+            _ => false,
+        };
+        let addr: Option<IpAddr> = handle.parse().ok();
+        let has = |facts: &LinkFacts| facts.addrs.iter().any(|net| Some(net.addr()) == addr);
+        let links = || self.links.iter().filter(|(id, _)| id.netns == *netns);
+        netns.to_string() == handle
+            || space.inode.to_string() == handle
+            || space.workloads.iter().any(named)
+            || space.holders.iter().any(is_pid)
+            || (addr.is_some() && links().any(|(_, facts)| has(facts)))
+    }
+}
+
+fn is_loopback(id: &LinkId) -> bool {
+    id.name.as_str() == "lo"
+}
+
+fn state_cell(facts: &LinkFacts) -> Cell {
+    match facts.operstate.as_str() {
+        "up" => cell("● up", Tone::Good),
+        // Devices that never tell, as tun, are up if they have a carrier.
+        "unknown" if facts.carrier => cell("● up", Tone::Good),
+        other => cell(format!("○ {other}"), Tone::Faint),
+    }
+}
+
+/// What keeps a namespace without processes alive.
+fn held_by(space: &Space) -> String {
+    if space.holders.iter().any(|holder| matches!(holder, Holder::Process { .. })) {
+        return String::new();
+    }
+    let holder = space.holders.iter().min();
+    holder.map(|holder| format!("held by {holder}")).unwrap_or_default()
+}
+
+fn cell(text: impl Display, tone: Tone) -> Cell {
+    Cell { text: text.to_string(), tone }
+}
+
+fn list<T: Display>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(" ")
+}
+
+/// Text of somebody else's, such that it cannot act on a terminal or turn lines round: control
+/// characters and those that change the direction of writing (Unicode, UAX 9) become visible.
+pub fn shown(text: &str) -> String {
+    let acts = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            true => plain.extend(c.escape_unicode()),
+            false => plain.push(c),
+        }
+    }
+    plain
+}

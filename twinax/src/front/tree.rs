@@ -1,0 +1,115 @@
+//! Trees of rows as text: cells of rows side by side stand below each other.
+
+use std::fmt::Write as _;
+
+use twinax_core::map::{Branch, Cell, Counts, Tone};
+
+use super::print::Style;
+
+/// Between two cells.
+const GAP: &str = "  ";
+/// Rows share their columns only so far: one long cell does not push all others away.
+const WIDEST: usize = 44;
+
+/// Returns the tree, a line a row; cut at the terminal's edge.
+pub fn text(root: &Branch, style: Style) -> String {
+    let mut out = String::new();
+    row(&mut out, "", &root.cells, &[], style);
+    children(&mut out, "", &root.children, style);
+    out
+}
+
+fn children(out: &mut String, indent: &str, rows: &[Branch], style: Style) {
+    let widths = widths(rows);
+    for (n, branch) in rows.iter().enumerate() {
+        let last = n + 1 == rows.len();
+        let (joint, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        row(out, &format!("{indent}{joint}"), &branch.cells, &widths, style);
+        children(out, &format!("{indent}{below}"), &branch.children, style);
+    }
+}
+
+/// The widths of the columns of rows that hang on the same. Rows with children of their own are
+/// headings and keep to themselves.
+fn widths(rows: &[Branch]) -> Vec<usize> {
+    let leaves = || rows.iter().filter(|branch| branch.children.is_empty());
+    let columns = leaves().map(|branch| branch.cells.len()).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = leaves().filter_map(|branch| branch.cells.get(column));
+        cells.map(|cell| length(&cell.text)).filter(|width| *width <= WIDEST).max().unwrap_or(0)
+    };
+    (0..columns).map(width).collect()
+}
+
+fn row(out: &mut String, indent: &str, cells: &[Cell], widths: &[usize], style: Style) {
+    let mut left = style.width.map_or(usize::MAX, |width| width.saturating_sub(length(indent)));
+    out.push_str(indent);
+    let mut gap = String::new();
+    for (column, cell) in cells.iter().enumerate() {
+        let width = widths.get(column).copied().unwrap_or(0);
+        // An empty cell takes no room where nobody else has anything in its column.
+        if cell.text.is_empty() && width == 0 {
+            continue;
+        }
+        if !cell.text.is_empty() {
+            let text = cut(&cell.text, left.saturating_sub(length(&gap)));
+            if text.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(length(&gap) + length(&text));
+            out.push_str(&gap);
+            paint(out, &text, cell.tone, style);
+            gap.clear();
+        }
+        gap.extend(std::iter::repeat_n(' ', width.saturating_sub(length(&cell.text))));
+        gap.push_str(GAP);
+    }
+    out.push('\n');
+}
+
+fn cut(text: &str, room: usize) -> String {
+    match length(text) <= room {
+        true => text.to_owned(),
+        false if room < 2 => String::new(),
+        false => text.chars().take(room - 1).chain(['…']).collect(),
+    }
+}
+
+fn paint(out: &mut String, text: &str, tone: Tone, style: Style) {
+    let code = match tone {
+        _ if !style.colour => "",
+        Tone::Plain => "",
+        Tone::Name => "1",
+        Tone::Faint => "2",
+        Tone::Good => "32",
+        Tone::Bad => "31",
+    };
+    // Writing to a string does not fail.
+    let _ = match code {
+        "" => write!(out, "{text}"),
+        code => write!(out, "\x1b[{code}m{text}\x1b[0m"),
+    };
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// The last line: how many there are of each.
+pub fn counts(counts: &Counts) -> String {
+    let some = |n: usize, one: &str, many: &str| match n {
+        1 => format!("1 {one}"),
+        n => format!("{n} {many}"),
+    };
+    let mut parts = vec![
+        some(counts.containers, "container", "containers"),
+        some(counts.namespaces, "namespace", "namespaces"),
+        some(counts.bridges, "bridge", "bridges"),
+        some(counts.cables, "cable", "cables"),
+        some(counts.orphans, "orphan", "orphans"),
+    ];
+    if counts.hidden > 0 {
+        parts.push(format!("{} not shown (-a)", counts.hidden));
+    }
+    format!("{}\n", parts.join(", "))
+}
