@@ -256,7 +256,8 @@ impl<'a> View<'a> {
             None => "*".to_owned(),
         };
         let at = self.listeners.get(netns).map(Vec::as_slice).unwrap_or_default();
-        let listens = at.iter().find(|l| l.proto == port.proto && l.at.port() == port.container_port);
+        let listens =
+            at.iter().find(|l| l.proto == port.proto && l.at.port() == port.container_port);
         let listener = match listens {
             Some(listener) => {
                 let who = listener.processes.first();
@@ -321,7 +322,7 @@ impl<'a> View<'a> {
         let untold = |netns: &&Netns| {
             let mut links = self.links_in(netns).filter(|(id, _)| !is_loopback(id));
             match links.next() {
-                None => self.all || self.is_somebodys(netns),
+                None => self.all || self.is_remarkable(netns),
                 Some(first) => {
                     std::iter::once(first).chain(links).any(|(id, _)| !told.contains(id))
                 }
@@ -330,10 +331,13 @@ impl<'a> View<'a> {
         visible.filter(untold).collect()
     }
 
-    /// Whether a runtime is known for it, so that it is worth a row even with nothing in it.
-    fn is_somebodys(&self, netns: &Netns) -> bool {
-        let workloads = self.sight.spaces.get(netns).map(|space| space.workloads.as_slice());
-        workloads.unwrap_or_default().iter().any(|w| w.runtime != Runtime::Process)
+    /// Whether it is worth a row even with nothing in it: a runtime is known for it, or it is kept
+    /// by something that other tools do not show.
+    fn is_remarkable(&self, netns: &Netns) -> bool {
+        let Some(space) = self.sight.spaces.get(netns) else { return false };
+        let is_process = |holder: &Holder| matches!(holder, Holder::Process { .. });
+        space.workloads.iter().any(|w| w.runtime != Runtime::Process)
+            || !space.holders.iter().any(is_process)
     }
 
     fn counts(&self, told: &BTreeSet<&'a LinkId>) -> Counts {
@@ -341,7 +345,8 @@ impl<'a> View<'a> {
         let reached: BTreeSet<&Netns> = told.iter().map(|id| &id.netns).collect();
         let hidden = self.sight.spaces.keys();
         let hidden = hidden.filter(|n| !shown.contains(n) && !reached.contains(n)).count();
-        let is_container = |w: &&Workload| !matches!(w.runtime, Runtime::Process | Runtime::IpNetns);
+        let is_container =
+            |w: &&Workload| !matches!(w.runtime, Runtime::Process | Runtime::IpNetns);
         let workloads = self.sight.spaces.values().flat_map(|space| &space.workloads);
         let veths = || self.sight.links.values().filter(|facts| facts.kind == "veth");
         Counts {
@@ -399,8 +404,7 @@ fn is_wanted(sight: &Sight, wanted: &Wanted, netns: &Netns, space: &Space) -> bo
     {
         return false;
     }
-    wanted.only.is_empty()
-        || wanted.only.iter().any(|handle| sight.is_called(netns, space, handle))
+    wanted.only.is_empty() || wanted.only.iter().any(|handle| sight.is_called(netns, space, handle))
 }
 
 /// Whether a namespace is on a network, by its runtime's word or by the bridge its cables lead to.
@@ -467,7 +471,8 @@ fn list<T: Display>(items: &[T]) -> String {
 /// characters and those that change the direction of writing (Unicode, UAX 9) become visible.
 pub fn shown(text: &str) -> String {
     let acts = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {

@@ -103,9 +103,24 @@ pub enum Runtime {
     Process,
 }
 
-impl fmt::Display for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Runtime {
+    /// Every one there is.
+    pub const ALL: [Self; 10] = [
+        Self::Twinax,
+        Self::Docker,
+        Self::Podman,
+        Self::Containerd,
+        Self::Cri,
+        Self::CriO,
+        Self::Lxc,
+        Self::Nspawn,
+        Self::IpNetns,
+        Self::Process,
+    ];
+
+    /// Its name as people and options have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Twinax => "twinax",
             Self::Docker => "docker",
             Self::Podman => "podman",
@@ -116,7 +131,13 @@ impl fmt::Display for Runtime {
             Self::Nspawn => "nspawn",
             Self::IpNetns => "ip-netns",
             Self::Process => "process",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

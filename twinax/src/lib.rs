@@ -13,4 +13,5 @@ pub mod holder;
 pub mod container;
 pub mod world;
 pub mod place;
+pub mod look;
 pub mod act;
