@@ -104,6 +104,12 @@ impl Links {
         self.index.retain(|link, _| link.netns != Netns::Container(name.clone()));
     }
 
+    /// Forgets every namespace that was entered, and every index.
+    pub fn forget_all(&mut self) {
+        self.rooms.clear();
+        self.index.clear();
+    }
+
     /// Whether a container's namespace was entered, and so is there.
     pub fn is_entered(&self, name: &ContainerName) -> bool {
         self.rooms.contains_key(name)
