@@ -62,6 +62,8 @@ pub struct Links {
     host: RouteSocket,
     rooms: BTreeMap<ContainerName, Room>,
     index: BTreeMap<LinkId, u32>,
+    /// Far ends that were made just now: they exist, and their indices are the kernel's choice.
+    born: BTreeSet<LinkId>,
     /// Whether this kernel has IPv6.
     ipv6: bool,
     /// What is sent, in the same memory each time.
@@ -82,8 +84,8 @@ impl Links {
     pub fn open() -> Result<Self, Errno> {
         let host = RouteSocket::open()?;
         let ipv6 = sysctl::has_ipv6();
-        let (rooms, index) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { host, rooms, index, ipv6, batch: Batch::default() })
+        let (rooms, index, born) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Ok(Self { host, rooms, index, born, ipv6, batch: Batch::default() })
     }
 
     /// Makes a container's namespace one that links can be in. Without it the container counts
@@ -134,6 +136,7 @@ impl Links {
 
     pub(super) fn forget(&mut self, link: &LinkId) {
         self.index.remove(link);
+        self.born.remove(link);
     }
 
     /// Returns a link's kernel index, looked up by name the first time; `None` if it is gone.
@@ -152,23 +155,18 @@ impl Links {
         Ok(index)
     }
 
-    /// Returns the kernel index of a far end that was made just now, without a description of it.
-    fn newborn(&mut self, peer: &LinkId) -> Result<u32, LinkError> {
-        let socket = self.socket(&peer.netns);
-        match socket.map(|socket| socket.index_of(peer.name.as_str())) {
-            Some(Ok(index)) => {
-                self.remember(peer.clone(), index);
-                Ok(index)
-            }
-            _ => self.need(peer),
-        }
-    }
-
     fn need(&mut self, link: &LinkId) -> Result<u32, LinkError> {
         if let Netns::Container(name) = &link.netns
             && !self.rooms.contains_key(name)
         {
             return Err(LinkError::NoNetns(name.clone()));
+        }
+        // Without a description of it.
+        if self.born.remove(link)
+            && let Some(socket) = self.socket(&link.netns)
+            && let Ok(index) = socket.index_of(link.name.as_str())
+        {
+            self.remember(link.clone(), index);
         }
         self.index(link)?.ok_or_else(|| LinkError::NoLink(link.clone()))
     }
@@ -180,6 +178,7 @@ impl Links {
     /// as a cable's far end is born with its host end. After a refusal the rest of the same
     /// send may still have been done, so whoever gets an error observes before going on.
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        self.born.clear();
         let mut start = 0;
         while start < ops.len() {
             let end = stage_end(ops, start);
@@ -299,19 +298,20 @@ impl Links {
     /// is, it starts the queue of the link and opens the port on the bridge. Inside out, as a
     /// carrier at one place gives one to the next: container's end, host's end, bridge.
     fn settle(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        let raised: BTreeSet<&LinkId> = ops.iter().filter_map(raised_by).collect();
         let mut bridges = BTreeSet::new();
-        let mut cables = Vec::new();
+        let mut cables = BTreeMap::new();
         for (n, op) in ops.iter().enumerate() {
             if let Op::AddVeth { id, link, peer, inner, .. } = op
-                && inner.up
+                && (inner.up || raised.contains(peer))
             {
-                cables.push((n, id, link, peer));
+                cables.insert(peer, (n, id, link));
             }
         }
-        for &(n, _, _, peer) in &cables {
+        for (peer, &(n, ..)) in &cables {
             self.settle_carrier(n, peer)?;
         }
-        for &(n, id, host, _) in &cables {
+        for &(n, id, host) in cables.values() {
             self.settle_carrier(n, id)?;
             if let LinkKind::VethHost { port: Some(port), .. } = &host.kind
                 && bridges.insert(port.bridge.clone())
@@ -319,7 +319,7 @@ impl Links {
                 self.settle_carrier(n, &bridge_of(port))?;
             }
         }
-        self.settle_others(ops)
+        self.settle_others(ops, |link| cables.contains_key(link))
     }
 
     /// For a link that was made in this stage, or that one of these hangs on.
@@ -338,10 +338,14 @@ impl Links {
     }
 
     /// As [`Self::settle`], for links whose surroundings are not known but by asking.
-    fn settle_others(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+    fn settle_others(
+        &mut self,
+        ops: &[Op],
+        is_settled: impl Fn(&LinkId) -> bool,
+    ) -> Result<(), ApplyError> {
         let mut raised: BTreeMap<&Netns, BTreeMap<u32, usize>> = BTreeMap::new();
         for (n, op) in ops.iter().enumerate() {
-            let Op::SetUp { link } = op else { continue };
+            let Some(link) = raised_by(op).filter(|link| !is_settled(link)) else { continue };
             let index = self.need(link).map_err(|cause| ApplyError { index: n, cause })?;
             raised.entry(&link.netns).or_default().insert(index, n);
         }
@@ -397,7 +401,7 @@ impl Links {
                 link::add_bridge(batch, &id.name, link);
             }
             Op::AddVeth { peer, .. } if peer.netns == *netns => {
-                let index = self.newborn(peer)?;
+                let index = self.need(peer)?;
                 link::no_autoconf(batch, index);
                 link::up(batch, index);
             }
@@ -493,6 +497,7 @@ impl Links {
         self.remember(id.clone(), index);
         // One of that name may have been there before.
         self.forget(peer);
+        self.born.insert(peer.clone());
         let (name, inner_name): (&IfName, &IfName) = (&id.name, &peer.name);
         let ipv6 = self.ipv6;
         let cable = Cable { name, index, host, port, inner_name, inner, netns, ipv6 };
@@ -524,6 +529,13 @@ fn place(op: &Op) -> Option<&Netns> {
         _ => return None,
     };
     Some(&link.netns)
+}
+
+fn raised_by(op: &Op) -> Option<&LinkId> {
+    match op {
+        Op::SetUp { link } => Some(link),
+        _ => None,
+    }
 }
 
 /// Whether `op` sets a link up in `netns`.
