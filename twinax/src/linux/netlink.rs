@@ -9,7 +9,7 @@
 
 use std::{
     net::IpAddr,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
@@ -441,6 +441,12 @@ impl Socket {
             return Err(Errno::MSGSIZE);
         }
         Ok(len)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -3,7 +3,11 @@
 //! Knows nothing of what the messages mean. A socket keeps the network namespace in which it
 //! was opened, whatever its thread does later.
 
-use std::{fmt, ops::Range};
+use std::{
+    fmt,
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use rustix::io::Errno;
 
@@ -382,6 +386,12 @@ impl RouteSocket {
             Err(error) if matches!(error.errno, Errno::NODEV | Errno::NOENT) => Ok(Vec::new()),
             done => done.map(|()| found),
         }
+    }
+}
+
+impl AsFd for RouteSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.socket.as_fd()
     }
 }
 
