@@ -624,7 +624,7 @@ impl Socket {
         let fd = done(fd)?;
         // SAFETY: `fd` was opened just now and belongs to nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd, buffer: vec![0; 1 << 16] })
+        Ok(Self { fd, buffer: vec![0; 1 << 15] })
     }
 
     fn switch_on(&self, option: i32) -> io::Result<()> {
