@@ -609,10 +609,9 @@ struct Socket {
 impl Socket {
     fn open(protocol: i32) -> io::Result<Self> {
         let socket = Self::bare(protocol)?;
-        socket.switch_on(10)?; // NETLINK_CAP_ACK
         socket.switch_on(11)?; // NETLINK_EXT_ACK
-        if protocol == libc::NETLINK_ROUTE {
-            socket.switch_on(12)?; // NETLINK_GET_STRICT_CHK
+        if protocol == libc::NETLINK_NETFILTER {
+            socket.switch_on(10)?; // NETLINK_CAP_ACK
         }
         Ok(socket)
     }
