@@ -19,3 +19,6 @@ pub mod sysctl;
 pub mod conntrack;
 pub mod listeners;
 pub mod nft;
+
+#[cfg(test)]
+mod golden;
