@@ -21,8 +21,10 @@ pub(super) fn container(scene: &Scene, id: &str, bundle: Bundle) -> Workload {
     let mut workload = described(id, bundle);
     for one in scene.attachments(sandbox.as_deref().unwrap_or(id)) {
         workload.networks.push(one.network);
-        // Published is the pod's port, by whom that is in it is not told.
-        workload.published.extend(one.published);
+        // A port is the pod's; which of its containers serves it is on no record.
+        if workload.labels.contains_key(ROLE) {
+            workload.published.extend(one.published);
+        }
     }
     workload.published.sort_unstable();
     workload.published.dedup();

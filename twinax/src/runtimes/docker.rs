@@ -1,10 +1,13 @@
 //! Docker: `DATA-ROOT/containers/ID/config.v2.json`.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use twinax_core::sight::{PublishedPort, Runtime, Workload};
 
 use super::{
     SHARES, Suspect,
+    cgroup::is_id,
     oci::{self, address, port_key, text, words},
     scene::Scene,
     view::RECORD,
@@ -21,9 +24,12 @@ pub(super) fn workload(scene: &Scene, suspect: &Suspect, id: &str) -> Option<Wor
         let maker = suspect.parent.as_ref()?.pid;
         MOUNTED.iter().find_map(|target| {
             let file = scene.source(suspect.first.pid, maker, target)?;
-            let dir = file.rsplit_once('/')?.0;
-            // Nobody's container but its own is told of from within.
-            dir.ends_with(&format!("/containers/{id}")).then(|| config(scene, dir.to_owned()))?
+            let (dir, _) = file.rsplit_once('/')?;
+            let (containers, other) = dir.rsplit_once('/')?;
+            // Who shares another's network has the other's files; its own are beside them. It
+            // is told of nobody but itself, whatever is mounted there from within.
+            let is_dockers = containers.ends_with("/containers") && is_id(other);
+            is_dockers.then(|| config(scene, format!("{containers}/{id}")))?
         })
     })?;
     let mut workload = container(&bytes, id)?;
@@ -79,9 +85,7 @@ fn published(config: &Value) -> Vec<PublishedPort> {
 }
 
 /// What Compose, of whatever make, says of a container.
-pub(super) fn compose(
-    labels: &std::collections::BTreeMap<String, String>,
-) -> std::collections::BTreeMap<String, String> {
+pub(super) fn compose(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let known = [
         ("com.docker.compose.project", "compose project"),
         ("com.docker.compose.service", "compose service"),

@@ -37,14 +37,21 @@ pub(super) fn workload(scene: &Scene, name: &str, path: Option<&String>) -> Work
     workload
 }
 
-/// The bridges and devices that a configuration's interfaces are linked to.
+/// The bridges and devices that a configuration's interfaces are linked to. A device that is
+/// moved in whole is no network: Incus makes its cables itself and hands over an end.
 fn networks(config: &str) -> Vec<String> {
-    let pairs = config.lines().filter_map(|line| line.trim().split_once('='));
-    let links = pairs.filter_map(|(key, value)| {
-        let key = key.trim();
-        let is_link = key == "lxc.network.link"
-            || key.strip_prefix("lxc.net.").is_some_and(|rest| rest.ends_with(".link"));
-        (is_link && !value.trim().is_empty()).then(|| value.trim().to_owned())
+    let pairs: Vec<(&str, &str)> = config
+        .lines()
+        .filter_map(|line| line.trim().split_once('='))
+        .map(|(key, value)| (key.trim(), value.trim()))
+        .collect();
+    let moved = |prefix: &str| {
+        pairs.iter().any(|(key, value)| *value == "phys" && *key == format!("{prefix}.type"))
+    };
+    let links = pairs.iter().filter_map(|(key, value)| {
+        let prefix = key.strip_suffix(".link")?;
+        let is_one = prefix == "lxc.network" || prefix.starts_with("lxc.net.");
+        (is_one && !value.is_empty() && !moved(prefix)).then(|| (*value).to_owned())
     });
     links.collect()
 }
@@ -56,7 +63,8 @@ mod tests {
     #[test]
     fn a_configuration_names_its_bridges() {
         let config = "# lxc.net.9.link = no\nlxc.net.0.type = veth\nlxc.net.0.link = lxcbr0\n\
-            lxc.net.1.link=br-x\nlxc.network.link = old0\nlxc.net.2.link =\n";
+            lxc.net.1.link=br-x\nlxc.network.link = old0\nlxc.net.2.link =\n\
+            lxc.net.3.type = phys\nlxc.net.3.link = vethab\n";
         assert_eq!(networks(config), ["lxcbr0", "br-x", "old0"]);
     }
 }

@@ -157,13 +157,15 @@ fn container(config: &Value, pods: &BTreeMap<String, String>) -> Recorded {
     let pod = text(config, "/pod");
     let ports = ["/newPortMappings", "/portMappings"];
     let ports = ports.iter().find_map(|key| config.pointer(key));
+    let mut published = ports.map(oci::ports).unwrap_or_default();
+    published.sort_unstable();
     Recorded {
         name: text(config, "/name"),
         image: text(config, "/rootfsImageName"),
         pod: pod.map(|id| pods.get(&id).cloned().unwrap_or(id)),
         infra: ["/pause", "/isInfra"].iter().any(|key| config.pointer(key) == Some(&true.into())),
         networks: Vec::new(),
-        published: ports.map(oci::ports).unwrap_or_default(),
+        published,
         shares: text(config, "/netNsCtr"),
         labels: compose(&words(config, "/labels")),
     }
