@@ -65,6 +65,9 @@ struct Suspect {
     parent: Option<Process>,
 }
 
+/// Suspects with their places among all.
+type Numbered = Vec<(usize, Suspect)>;
+
 /// What was read below one root.
 #[derive(Debug, Default)]
 struct Account {
@@ -167,7 +170,7 @@ fn suspects(processes: &[Process], proc: &View, host: Option<Inode>) -> Vec<Susp
 /// Reads each root's files in a thread of its own, and waits no longer than [`PATIENCE`].
 fn read_all(suspects: &[Suspect], root: &Path, host: Option<Inode>) -> (Account, Vec<String>) {
     // The host's root first, whether or not anything runs there.
-    let mut roots: BTreeMap<Option<Inode>, (PathBuf, Vec<(usize, Suspect)>)> = BTreeMap::new();
+    let mut roots: BTreeMap<Option<Inode>, (PathBuf, Numbered)> = BTreeMap::new();
     roots.insert(None, (root.to_owned(), Vec::new()));
     for (n, suspect) in suspects.iter().enumerate() {
         let maker = suspect.parent.as_ref();

@@ -1,6 +1,8 @@
 //! Which containers are found in copies of real and documented state (see
 //! `fixtures/runtimes/README.md`), and in states that mean harm.
 
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be read is a test that fails")]
+
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -58,7 +60,7 @@ fn line(workload: &Workload) -> String {
     add("at", workload.netns_path.clone().unwrap_or_default());
     add("networks", workload.networks.join(","));
     let ports = workload.published.iter().map(|port| {
-        let host = port.host.map_or("*".to_owned(), |ip| ip.to_string());
+        let host = port.host.map_or_else(|| "*".to_owned(), |ip| ip.to_string());
         format!("{host}:{}->{}/{}", port.host_port, port.container_port, port.proto)
     });
     add("ports", ports.collect::<Vec<_>>().join(","));
@@ -72,7 +74,7 @@ fn line(workload: &Workload) -> String {
 #[test]
 #[ignore = "shows what is on this machine; holds it against nothing"]
 fn shows_what_is_here() {
-    let root = PathBuf::from(std::env::var("RUNTIMES_ROOT").unwrap_or("/".into()));
+    let root = PathBuf::from(std::env::var("RUNTIMES_ROOT").unwrap_or_else(|_| "/".into()));
     let all = processes(&root);
     let before = Instant::now();
     let (found, unseen) = workloads(&all, &root);

@@ -119,7 +119,7 @@ mod tests {
 
     fn show(list: &Value) -> Vec<String> {
         let show = |p: &PublishedPort| {
-            let host = p.host.map_or("*".to_owned(), |ip| ip.to_string());
+            let host = p.host.map_or_else(|| "*".to_owned(), |ip| ip.to_string());
             format!("{host}:{}->{}/{}", p.host_port, p.container_port, p.proto)
         };
         ports(list).iter().map(show).collect()

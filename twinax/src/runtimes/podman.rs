@@ -100,7 +100,9 @@ impl Storage {
         if let Some(name) = &told.name {
             workload.name.clone_from(name);
         }
-        workload.image = told.image.clone().or(workload.image.take());
+        if told.image.is_some() {
+            workload.image.clone_from(&told.image);
+        }
         workload.networks.clone_from(&told.networks);
         workload.published.clone_from(&told.published);
         workload.labels.clone_from(&told.labels);

@@ -60,7 +60,7 @@ impl Scene {
     }
 
     fn args(&self, pid: u32) -> Vec<String> {
-        let line = self.proc.read(&format!("proc/{pid}/cmdline"), RECORD).unwrap_or_default();
+        let line = self.proc.read_proc(&format!("proc/{pid}/cmdline"), RECORD).unwrap_or_default();
         let words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
         words.map(|word| word.into_owned()).collect()
     }
@@ -71,7 +71,7 @@ impl Scene {
 
     /// The processes' numbers of `pid`, outermost namespace first.
     pub(super) fn numbers(&self, pid: u32) -> Vec<u32> {
-        let status = self.proc.read(&format!("proc/{pid}/status"), RECORD).unwrap_or_default();
+        let status = self.proc.read_proc(&format!("proc/{pid}/status"), RECORD).unwrap_or_default();
         let status = String::from_utf8_lossy(&status);
         let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         line.unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect()
@@ -94,7 +94,7 @@ impl Scene {
         if let Some(known) = self.mounts.borrow().get(&pid) {
             return known.clone();
         }
-        let text = self.proc.read(&format!("proc/{pid}/mountinfo"), LARGE).unwrap_or_default();
+        let text = self.proc.read_proc(&format!("proc/{pid}/mountinfo"), LARGE).unwrap_or_default();
         let mounts = mounts(&String::from_utf8_lossy(&text));
         self.mounts.borrow_mut().insert(pid, mounts.clone());
         mounts
@@ -109,7 +109,7 @@ pub(super) fn parent(proc: &View, pid: u32) -> Option<u32> {
 /// A field of a process's `stat`, counted as proc(5) does, from the third on; the second is a
 /// name that may hold anything.
 fn stat_field(proc: &View, pid: u32, number: usize) -> Option<String> {
-    let stat = proc.read(&format!("proc/{pid}/stat"), RECORD)?;
+    let stat = proc.read_proc(&format!("proc/{pid}/stat"), RECORD)?;
     let stat = String::from_utf8_lossy(&stat);
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     fields.nth(number - 3).map(str::to_owned)

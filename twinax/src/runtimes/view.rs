@@ -47,14 +47,17 @@ impl View {
     /// Returns a regular file's bytes; `None` if there is none, it may not be read or is longer
     /// than `most`.
     pub(super) fn read(&self, path: &str, most: u64) -> Option<Vec<u8>> {
-        let file = self.file(path)?;
-        let mut bytes = Vec::new();
-        file.take(most + 1).read_to_end(&mut bytes).ok()?;
-        (bytes.len() as u64 <= most).then_some(bytes)
+        bounded(self.file(path)?, most)
+    }
+
+    /// As [`View::read`], of a file that the kernel makes up: it is what it seems, and is opened
+    /// only once.
+    pub(super) fn read_proc(&self, path: &str, most: u64) -> Option<Vec<u8>> {
+        bounded(self.reach(path, OFlags::RDONLY | OFlags::NONBLOCK)?.into(), most)
     }
 
     /// Opens a regular file.
-    pub(super) fn file(&self, path: &str) -> Option<File> {
+    fn file(&self, path: &str) -> Option<File> {
         // What it is must be known before it is opened: opening a device may do something.
         let place = self.reach(path, OFlags::PATH)?;
         if !is_a(&place, FileType::RegularFile) {
@@ -111,6 +114,13 @@ impl View {
         }
         outcome.ok()
     }
+}
+
+fn bounded(file: File, most: u64) -> Option<Vec<u8>> {
+    // Most are shorter than this.
+    let mut bytes = Vec::with_capacity(8192);
+    file.take(most + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= most).then_some(bytes)
 }
 
 fn is_a(fd: &OwnedFd, kind: FileType) -> bool {
