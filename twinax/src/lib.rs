@@ -8,6 +8,7 @@ pub mod front;
 pub mod lab;
 pub mod store;
 pub mod linux;
+pub mod runtimes;
 pub mod forwarder;
 pub mod holder;
 pub mod container;
