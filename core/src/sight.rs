@@ -63,7 +63,8 @@ pub enum Holder {
     Socket { pid: u32, fd: u32, comm: String },
     /// A tun or tap device's descriptor.
     Tun { pid: u32, fd: u32, comm: String },
-    /// A file it is mounted on, in the mount namespace of process `seen_by`.
+    /// A file it is mounted on, in the mount namespace of process `seen_by`, or of nobody (0).
+    /// Of those that have it by the same path only one is named.
     Mount { path: String, seen_by: u32 },
     /// Nobody who could be seen: such as a descriptor that is on its way in a message.
     Unseen,
@@ -76,10 +77,14 @@ pub struct Process {
     /// Field 22 of `/proc/PID/stat`: tells it from another that got its number.
     pub start: u64,
     pub comm: String,
+    /// How many it has, the first included.
+    #[serde(default)]
+    pub threads: u32,
     /// `None` where it may not be looked at.
     pub netns: Option<Inode>,
     pub mntns: Option<Inode>,
-    /// The path in the unified hierarchy, or the longest of the others; as `/docker/4b46…`.
+    /// The longest of its paths in the hierarchies, as `/docker/4b46…`: where there are several,
+    /// the unified one may stop at the runtime's service.
     pub cgroup: String,
 }
 

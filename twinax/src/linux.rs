@@ -7,6 +7,7 @@ pub mod socket;
 pub mod process;
 pub mod netns;
 pub mod task;
+pub mod spaces;
 pub mod tape;
 pub mod link;
 pub mod addr;
