@@ -72,7 +72,7 @@ type Numbered = Vec<(usize, Suspect)>;
 #[derive(Debug, Default)]
 struct Account {
     /// The number of a suspect, and what it is.
-    workloads: Vec<(usize, Workload)>,
+    workloads: BTreeMap<usize, Workload>,
     /// Those that are known otherwise than by a suspect.
     others: Vec<Workload>,
     /// Names in `/run/netns`, and what they stand for.
@@ -93,11 +93,10 @@ pub fn workloads(processes: &[Process], root: &Path) -> (Vec<Workload>, Vec<Stri
     };
     let host = Host::of(&here, processes);
     let suspects = suspects(processes, &here, host.mntns);
-    let (account, mut unseen) = read_all(&suspects, root, host.mntns);
+    let (mut account, mut unseen) = read_all(&suspects, root, host.mntns);
     let mut found = Vec::new();
     for (n, suspect) in suspects.iter().enumerate() {
-        let read = account.workloads.iter().find(|(number, _)| *number == n);
-        let told = read.map(|(_, workload)| workload.clone());
+        let told = account.workloads.remove(&n);
         if let Some(mut workload) = told.or_else(|| by_claim(suspect.claim.as_ref()?)) {
             workload.pid = Some(suspect.first.pid);
             found.push((Some(n), workload));

@@ -30,6 +30,7 @@ mod forwarder;
 mod container;
 mod holder;
 mod spaces;
+mod unanswered;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -57,6 +58,7 @@ const ALL: &[&[Test]] = &[
     container::TESTS,
     holder::TESTS,
     spaces::TESTS,
+    unanswered::TESTS,
 ];
 
 fn main() -> ExitCode {
