@@ -19,3 +19,4 @@ pub mod sysctl;
 pub mod conntrack;
 pub mod listeners;
 pub mod nft;
+pub mod wires;

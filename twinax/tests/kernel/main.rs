@@ -29,6 +29,7 @@ mod conntrack;
 mod forwarder;
 mod container;
 mod holder;
+mod wires;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -55,6 +56,7 @@ const ALL: &[&[Test]] = &[
     forwarder::TESTS,
     container::TESTS,
     holder::TESTS,
+    wires::TESTS,
 ];
 
 fn main() -> ExitCode {
