@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{LinkId, Netns, Topology},
-    name::Proto,
+    model::{LinkId, Netns, Route, Topology},
+    name::{Mac, Proto},
 };
 
 /// A network namespace's number among the inodes of nsfs, as in `net:[4026531840]`: unique while
@@ -220,6 +220,21 @@ pub struct LinkFacts {
     pub alt_names: BTreeSet<String>,
     /// Every address, ours or not, with its prefix.
     pub addrs: Vec<IpNet>,
+    /// Who is known behind it, if that was asked for.
+    pub neighbours: Vec<SeenNeighbour>,
+    /// Routes out by it that stand in another table than the main one, with the table's number.
+    pub other_tables: Vec<(u32, Route)>,
+}
+
+/// An entry of the neighbour table (`addr` and often `mac`), or of a bridge's forwarding database
+/// (`mac` alone).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SeenNeighbour {
+    pub addr: Option<IpAddr>,
+    pub mac: Option<Mac>,
+    /// `NUD_*` in words: `permanent`, `reachable`, `stale`, `failed`, …; of a forwarding entry
+    /// `static`, `learned` or `own`.
+    pub state: String,
 }
 
 /// What went over a link since it was made (`IFLA_STATS64`).

@@ -20,6 +20,7 @@ pub mod sysctl;
 pub mod conntrack;
 pub mod listeners;
 pub mod nft;
+pub mod wires;
 
 #[cfg(test)]
 mod golden;

@@ -12,7 +12,7 @@ use std::{
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 use twinax_core::state::{Sandbox, Way};
 
@@ -163,6 +163,12 @@ fn open(path: &str) -> Result<OwnedFd, NetnsError> {
             _ => Err(NetnsError::System { doing: "open", what: path.to_owned(), cause }),
         },
     }
+}
+
+/// Moves the calling thread into a network namespace that nobody else is in, for good.
+pub(super) fn unshare_network() -> Result<(), Errno> {
+    // SAFETY: CLONE_FILES is not among the flags.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
 }
 
 /// Returns the cookie of the calling thread's network namespace: unique until the next boot.

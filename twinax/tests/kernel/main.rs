@@ -31,6 +31,7 @@ mod container;
 mod holder;
 mod spaces;
 mod unanswered;
+mod wires;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -59,6 +60,7 @@ const ALL: &[&[Test]] = &[
     holder::TESTS,
     spaces::TESTS,
     unanswered::TESTS,
+    wires::TESTS,
 ];
 
 fn main() -> ExitCode {
