@@ -23,3 +23,4 @@ pub mod engine;
 pub mod fake;
 pub mod sight;
 pub mod map;
+pub mod draw;

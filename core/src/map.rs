@@ -17,7 +17,7 @@ use crate::{
 pub struct Branch {
     /// Cells of rows side by side stand below each other.
     pub cells: Vec<Cell>,
-    pub children: Vec<Branch>,
+    pub children: Vec<Self>,
 }
 
 /// A piece of text that means one thing.
@@ -79,20 +79,21 @@ pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
     (root, counts)
 }
 
-/// A sight with what the tree looks up again and again.
-struct View<'a> {
-    sight: &'a Sight,
+/// A sight with what the tree and the drawings look up again and again, and what is wanted of it.
+pub(crate) struct View<'a> {
+    pub(crate) sight: &'a Sight,
     links: BTreeMap<&'a Netns, Vec<(&'a LinkId, &'a LinkFacts)>>,
     listeners: BTreeMap<&'a Netns, Vec<&'a Listener>>,
     members: BTreeMap<&'a LinkId, Vec<&'a LinkId>>,
     gateways: BTreeMap<&'a Netns, Vec<IpAddr>>,
     visible: BTreeSet<&'a Netns>,
-    narrowed: bool,
+    /// Only some are wanted, so that what leads to none of them is left out.
+    pub(crate) narrowed: bool,
     all: bool,
 }
 
 impl<'a> View<'a> {
-    fn of(sight: &'a Sight, wanted: &Wanted) -> Self {
+    pub(crate) fn of(sight: &'a Sight, wanted: &Wanted) -> Self {
         let mut links: BTreeMap<&Netns, Vec<_>> = BTreeMap::new();
         let mut members: BTreeMap<&LinkId, Vec<&LinkId>> = BTreeMap::new();
         for (id, facts) in &sight.links {
@@ -118,8 +119,18 @@ impl<'a> View<'a> {
         Self { sight, links, listeners, members, gateways, visible, narrowed, all }
     }
 
-    fn links_in(&self, netns: &Netns) -> impl Iterator<Item = (&'a LinkId, &'a LinkFacts)> {
+    pub(crate) fn links_in(
+        &self,
+        netns: &Netns,
+    ) -> impl Iterator<Item = (&'a LinkId, &'a LinkFacts)> {
         self.links.get(netns).map(Vec::as_slice).unwrap_or_default().iter().copied()
+    }
+
+    /// Whether a namespace is to be shown: wanted, and somebody's or with more in it than `lo`.
+    pub(crate) fn is_shown(&self, netns: &Netns) -> bool {
+        let mut links = self.links_in(netns);
+        self.visible.contains(netns)
+            && (links.any(|(id, _)| !is_loopback(id)) || self.all || self.is_somebodys(netns))
     }
 
     fn host_cells(&self) -> Vec<Cell> {
@@ -250,13 +261,9 @@ impl<'a> View<'a> {
     }
 
     fn published_row(&self, netns: &Netns, to: &Workload, port: &PublishedPort) -> Branch {
-        let host = match port.host {
-            Some(IpAddr::V6(addr)) => format!("[{addr}]"),
-            Some(addr) => addr.to_string(),
-            None => "*".to_owned(),
-        };
         let at = self.listeners.get(netns).map(Vec::as_slice).unwrap_or_default();
-        let listens = at.iter().find(|l| l.proto == port.proto && l.at.port() == port.container_port);
+        let listens =
+            at.iter().find(|l| l.proto == port.proto && l.at.port() == port.container_port);
         let listener = match listens {
             Some(listener) => {
                 let who = listener.processes.first();
@@ -267,7 +274,7 @@ impl<'a> View<'a> {
             None => cell("nobody listens", Tone::Bad),
         };
         let cells = vec![
-            cell(format!("published {host}:{}/{}", port.host_port, port.proto), Tone::Plain),
+            cell(format!("published {}", host_side(port)), Tone::Plain),
             cell(format!("→ {}:{}", shown(&to.name), port.container_port), Tone::Name),
             listener,
         ];
@@ -319,15 +326,10 @@ impl<'a> View<'a> {
     fn shown_elsewhere(&self, told: &BTreeSet<&'a LinkId>) -> Vec<&'a Netns> {
         let visible = self.visible.iter().copied().filter(|netns| **netns != Netns::Host);
         let untold = |netns: &&Netns| {
-            let mut links = self.links_in(netns).filter(|(id, _)| !is_loopback(id));
-            match links.next() {
-                None => self.all || self.is_somebodys(netns),
-                Some(first) => {
-                    std::iter::once(first).chain(links).any(|(id, _)| !told.contains(id))
-                }
-            }
+            let links = || self.links_in(netns).filter(|(id, _)| !is_loopback(id));
+            links().next().is_none() || links().any(|(id, _)| !told.contains(id))
         };
-        visible.filter(untold).collect()
+        visible.filter(|netns| self.is_shown(netns)).filter(untold).collect()
     }
 
     /// Whether a runtime is known for it, so that it is worth a row even with nothing in it.
@@ -341,7 +343,8 @@ impl<'a> View<'a> {
         let reached: BTreeSet<&Netns> = told.iter().map(|id| &id.netns).collect();
         let hidden = self.sight.spaces.keys();
         let hidden = hidden.filter(|n| !shown.contains(n) && !reached.contains(n)).count();
-        let is_container = |w: &&Workload| !matches!(w.runtime, Runtime::Process | Runtime::IpNetns);
+        let is_container =
+            |w: &&Workload| !matches!(w.runtime, Runtime::Process | Runtime::IpNetns);
         let workloads = self.sight.spaces.values().flat_map(|space| &space.workloads);
         let veths = || self.sight.links.values().filter(|facts| facts.kind == "veth");
         Counts {
@@ -399,8 +402,7 @@ fn is_wanted(sight: &Sight, wanted: &Wanted, netns: &Netns, space: &Space) -> bo
     {
         return false;
     }
-    wanted.only.is_empty()
-        || wanted.only.iter().any(|handle| sight.is_called(netns, space, handle))
+    wanted.only.is_empty() || wanted.only.iter().any(|handle| sight.is_called(netns, space, handle))
 }
 
 /// Whether a namespace is on a network, by its runtime's word or by the bridge its cables lead to.
@@ -432,21 +434,34 @@ impl Sight {
     }
 }
 
-fn is_loopback(id: &LinkId) -> bool {
+pub(crate) fn is_loopback(id: &LinkId) -> bool {
     id.name.as_str() == "lo"
 }
 
+/// Where a published port is reached on the host.
+pub(crate) fn host_side(port: &PublishedPort) -> String {
+    let host = match port.host {
+        Some(IpAddr::V6(addr)) => format!("[{addr}]"),
+        Some(addr) => addr.to_string(),
+        None => "*".to_owned(),
+    };
+    format!("{host}:{}/{}", port.host_port, port.proto)
+}
+
+/// Whether a link carries packets. Devices that never tell, as tun, are up if they have a carrier.
+pub(crate) fn is_up(facts: &LinkFacts) -> bool {
+    facts.operstate == "up" || facts.operstate == "unknown" && facts.carrier
+}
+
 fn state_cell(facts: &LinkFacts) -> Cell {
-    match facts.operstate.as_str() {
-        "up" => cell("● up", Tone::Good),
-        // Devices that never tell, as tun, are up if they have a carrier.
-        "unknown" if facts.carrier => cell("● up", Tone::Good),
-        other => cell(format!("○ {other}"), Tone::Faint),
+    match is_up(facts) {
+        true => cell("● up", Tone::Good),
+        false => cell(format!("○ {}", facts.operstate), Tone::Faint),
     }
 }
 
 /// What keeps a namespace without processes alive.
-fn held_by(space: &Space) -> String {
+pub(crate) fn held_by(space: &Space) -> String {
     if space.holders.iter().any(|holder| matches!(holder, Holder::Process { .. })) {
         return String::new();
     }
@@ -467,7 +482,8 @@ fn list<T: Display>(items: &[T]) -> String {
 /// characters and those that change the direction of writing (Unicode, UAX 9) become visible.
 pub fn shown(text: &str) -> String {
     let acts = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
