@@ -24,3 +24,4 @@ pub mod fake;
 pub mod sight;
 pub mod map;
 pub mod peer;
+pub mod draw;

@@ -17,7 +17,7 @@ use crate::{
 pub struct Branch {
     /// Cells of rows side by side stand below each other.
     pub cells: Vec<Cell>,
-    pub children: Vec<Branch>,
+    pub children: Vec<Self>,
 }
 
 /// A piece of text that means one thing.
@@ -79,20 +79,21 @@ pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
     (root, counts)
 }
 
-/// A sight with what the tree looks up again and again.
-struct View<'a> {
-    sight: &'a Sight,
+/// A sight with what the tree and the drawings look up again and again, and what is wanted of it.
+pub(crate) struct View<'a> {
+    pub(crate) sight: &'a Sight,
     links: BTreeMap<&'a Netns, Vec<(&'a LinkId, &'a LinkFacts)>>,
     listeners: BTreeMap<&'a Netns, Vec<&'a Listener>>,
     members: BTreeMap<&'a LinkId, Vec<&'a LinkId>>,
-    gateways: BTreeMap<&'a Netns, Vec<IpAddr>>,
+    gateways: BTreeMap<&'a LinkId, Vec<IpAddr>>,
     visible: BTreeSet<&'a Netns>,
-    narrowed: bool,
+    /// Only some are wanted, so that what leads to none of them is left out.
+    pub(crate) narrowed: bool,
     all: bool,
 }
 
 impl<'a> View<'a> {
-    fn of(sight: &'a Sight, wanted: &Wanted) -> Self {
+    pub(crate) fn of(sight: &'a Sight, wanted: &Wanted) -> Self {
         let mut links: BTreeMap<&Netns, Vec<_>> = BTreeMap::new();
         let mut members: BTreeMap<&LinkId, Vec<&LinkId>> = BTreeMap::new();
         for (id, facts) in &sight.links {
@@ -101,9 +102,9 @@ impl<'a> View<'a> {
                 members.entry(master).or_default().push(id);
             }
         }
-        let mut gateways: BTreeMap<&Netns, Vec<IpAddr>> = BTreeMap::new();
+        let mut gateways: BTreeMap<&LinkId, Vec<IpAddr>> = BTreeMap::new();
         for route in sight.topology.routes.iter().filter(|route| route.dst.prefix_len() == 0) {
-            gateways.entry(&route.link.netns).or_default().extend(route.via);
+            gateways.entry(&route.link).or_default().extend(route.via);
         }
         let mut listeners: BTreeMap<&Netns, Vec<&Listener>> = BTreeMap::new();
         for listener in &sight.listeners {
@@ -118,8 +119,18 @@ impl<'a> View<'a> {
         Self { sight, links, listeners, members, gateways, visible, narrowed, all }
     }
 
-    fn links_in(&self, netns: &Netns) -> impl Iterator<Item = (&'a LinkId, &'a LinkFacts)> {
+    pub(crate) fn links_in(
+        &self,
+        netns: &Netns,
+    ) -> impl Iterator<Item = (&'a LinkId, &'a LinkFacts)> {
         self.links.get(netns).map(Vec::as_slice).unwrap_or_default().iter().copied()
+    }
+
+    /// Whether a namespace is to be shown: wanted, and somebody's or with more in it than `lo`.
+    pub(crate) fn is_shown(&self, netns: &Netns) -> bool {
+        let mut links = self.links_in(netns);
+        self.visible.contains(netns)
+            && (links.any(|(id, _)| !is_loopback(id)) || self.all || self.is_remarkable(netns))
     }
 
     fn host_cells(&self) -> Vec<Cell> {
@@ -127,13 +138,15 @@ impl<'a> View<'a> {
         if let Some(space) = self.sight.spaces.get(&Netns::Host) {
             cells.push(cell(format!("net:[{}]", space.inode), Tone::Faint));
         }
-        cells.extend(self.gateway_cell(&Netns::Host));
+        cells.extend(self.gateway_cell(self.links_in(&Netns::Host).map(|(id, _)| id)));
         cells
     }
 
-    fn gateway_cell(&self, netns: &Netns) -> Option<Cell> {
-        let gateways = self.gateways.get(netns).filter(|gateways| !gateways.is_empty())?;
-        Some(cell(format!("gw {}", list(gateways)), Tone::Plain))
+    /// The gateways that default routes by these links lead to.
+    fn gateway_cell<'b>(&self, links: impl Iterator<Item = &'b LinkId>) -> Option<Cell> {
+        let gateways: Vec<IpAddr> =
+            links.filter_map(|id| self.gateways.get(id)).flatten().copied().collect();
+        (!gateways.is_empty()).then(|| cell(format!("gw {}", list(&gateways)), Tone::Plain))
     }
 
     fn bridge(
@@ -192,7 +205,7 @@ impl<'a> View<'a> {
             cell(format!("{} {arrow} {}", id.name, far.name), Tone::Plain),
             cell(self.label(&far.netns), Tone::Name),
             cell(there.map(|there| list(&there.addrs)).unwrap_or_default(), Tone::Plain),
-            self.gateway_cell(&far.netns).unwrap_or_default(),
+            self.gateway_cell(std::iter::once(far)).unwrap_or_default(),
             there.map_or_else(|| state_cell(facts), state_cell),
             cell(self.made_by(&far.netns), Tone::Faint),
         ];
@@ -250,11 +263,6 @@ impl<'a> View<'a> {
     }
 
     fn published_row(&self, netns: &Netns, to: &Workload, port: &PublishedPort) -> Branch {
-        let host = match port.host {
-            Some(IpAddr::V6(addr)) => format!("[{addr}]"),
-            Some(addr) => addr.to_string(),
-            None => "*".to_owned(),
-        };
         let at = self.listeners.get(netns).map(Vec::as_slice).unwrap_or_default();
         let listens =
             at.iter().find(|l| l.proto == port.proto && l.at.port() == port.container_port);
@@ -268,7 +276,7 @@ impl<'a> View<'a> {
             None => cell("nobody listens", Tone::Bad),
         };
         let cells = vec![
-            cell(format!("published {host}:{}/{}", port.host_port, port.proto), Tone::Plain),
+            cell(format!("published {}", host_side(port)), Tone::Plain),
             cell(format!("→ {}:{}", shown(&to.name), port.container_port), Tone::Name),
             listener,
         ];
@@ -320,15 +328,10 @@ impl<'a> View<'a> {
     fn shown_elsewhere(&self, told: &BTreeSet<&'a LinkId>) -> Vec<&'a Netns> {
         let visible = self.visible.iter().copied().filter(|netns| **netns != Netns::Host);
         let untold = |netns: &&Netns| {
-            let mut links = self.links_in(netns).filter(|(id, _)| !is_loopback(id));
-            match links.next() {
-                None => self.all || self.is_remarkable(netns),
-                Some(first) => {
-                    std::iter::once(first).chain(links).any(|(id, _)| !told.contains(id))
-                }
-            }
+            let links = || self.links_in(netns).filter(|(id, _)| !is_loopback(id));
+            links().next().is_none() || links().any(|(id, _)| !told.contains(id))
         };
-        visible.filter(untold).collect()
+        visible.filter(|netns| self.is_shown(netns)).filter(untold).collect()
     }
 
     /// Whether it is worth a row even with nothing in it: a runtime is known for it, or it is kept
@@ -436,21 +439,34 @@ impl Sight {
     }
 }
 
-fn is_loopback(id: &LinkId) -> bool {
+pub(crate) fn is_loopback(id: &LinkId) -> bool {
     id.name.as_str() == "lo"
 }
 
+/// Where a published port is reached on the host.
+pub(crate) fn host_side(port: &PublishedPort) -> String {
+    let host = match port.host {
+        Some(IpAddr::V6(addr)) => format!("[{addr}]"),
+        Some(addr) => addr.to_string(),
+        None => "*".to_owned(),
+    };
+    format!("{host}:{}/{}", port.host_port, port.proto)
+}
+
+/// Whether a link carries packets. Devices that never tell, as tun, are up if they have a carrier.
+pub(crate) fn is_up(facts: &LinkFacts) -> bool {
+    facts.operstate == "up" || facts.operstate == "unknown" && facts.carrier
+}
+
 fn state_cell(facts: &LinkFacts) -> Cell {
-    match facts.operstate.as_str() {
-        "up" => cell("● up", Tone::Good),
-        // Devices that never tell, as tun, are up if they have a carrier.
-        "unknown" if facts.carrier => cell("● up", Tone::Good),
-        other => cell(format!("○ {other}"), Tone::Faint),
+    match is_up(facts) {
+        true => cell("● up", Tone::Good),
+        false => cell(format!("○ {}", facts.operstate), Tone::Faint),
     }
 }
 
 /// What keeps a namespace without processes alive.
-fn held_by(space: &Space) -> String {
+pub(crate) fn held_by(space: &Space) -> String {
     if space.holders.iter().any(|holder| matches!(holder, Holder::Process { .. })) {
         return String::new();
     }

@@ -70,24 +70,6 @@ fn line(workload: &Workload) -> String {
     line
 }
 
-/// For trials beside real engines: `cargo test --test runtimes -- --ignored --nocapture`.
-#[test]
-#[ignore = "shows what is on this machine; holds it against nothing"]
-fn shows_what_is_here() {
-    let root = PathBuf::from(std::env::var("RUNTIMES_ROOT").unwrap_or_else(|_| "/".into()));
-    let all = processes(&root);
-    let before = Instant::now();
-    let (found, unseen) = workloads(&all, &root);
-    let took = before.elapsed();
-    for workload in &found {
-        println!("{}", line(workload));
-    }
-    for line in unseen {
-        println!("unseen: {line}");
-    }
-    println!("{} of {} processes in {took:?}", found.len(), all.len());
-}
-
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/runtimes").join(name)
 }

@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-use twinax_core::{map::tree as map_tree, peer};
+use twinax_core::{
+    draw::{Scene, dot::dot, html::html, mermaid::mermaid, svg::svg},
+    map::tree as map_tree,
+    peer,
+};
 
 use super::{
     Done,
@@ -22,8 +26,13 @@ pub(super) fn map(asked: &Map) -> Done {
     // An ordinary user's containers are in the namespaces of a holder, and can be seen from there.
     place::enter(Need::IfRunning)?;
     let sight = look(Depth { listeners: true, ..Depth::default() });
+    let scene = || Scene::of(&sight, &asked.wanted);
     match asked.output {
         Output::Json => show(json::sight(&sight))?,
+        Output::Svg => tell(svg(&scene()))?,
+        Output::Html => tell(html(&scene(), &sight))?,
+        Output::Dot => tell(dot(&scene()))?,
+        Output::Mermaid => tell(mermaid(&scene()))?,
         Output::Text => {
             let (root, counts) = map_tree(&sight, &asked.wanted);
             let style = style();

@@ -124,6 +124,14 @@ pub enum Output {
     #[default]
     Text,
     Json,
+    /// A picture
+    Svg,
+    /// A page to attach to a ticket: search, details, zoom; needs nothing else
+    Html,
+    /// For Graphviz
+    Dot,
+    /// For Markdown
+    Mermaid,
 }
 
 /// `twinax run`.

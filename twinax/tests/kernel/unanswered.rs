@@ -70,5 +70,6 @@ fn process(
         netns: Some(space),
         mntns: Some(space),
         cgroup: cgroup.to_owned(),
+        ..Process::default()
     }
 }
