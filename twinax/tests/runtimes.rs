@@ -43,6 +43,7 @@ fn process(proc: &Path, pid: u32) -> Option<Process> {
         netns: inode("net"),
         mntns: inode("mnt"),
         cgroup: paths.max_by_key(|path| path.len()).unwrap_or_default().to_owned(),
+        ..Process::default()
     })
 }
 
