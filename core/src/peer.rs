@@ -66,7 +66,7 @@ fn ends<'a>(sight: &'a Sight, handle: &str) -> Vec<&'a LinkId> {
     pick(sight, |id, _| is_in(sight, &id.netns, handle))
 }
 
-fn pick<'a>(sight: &'a Sight, wanted: impl Fn(&LinkId, &LinkFacts) -> bool) -> Vec<&'a LinkId> {
+fn pick(sight: &Sight, wanted: impl Fn(&LinkId, &LinkFacts) -> bool) -> Vec<&LinkId> {
     let cables = sight.links.iter().filter(|(_, facts)| facts.kind == "veth");
     cables.filter(|(id, facts)| wanted(id, facts)).map(|(id, _)| id).collect()
 }
