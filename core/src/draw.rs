@@ -133,6 +133,8 @@ pub struct End {
     pub node: Node,
     /// The link's name there; empty where the node is the link.
     pub name: String,
+    /// The link there, if it is one.
+    pub link: Option<LinkId>,
 }
 
 /// A thing that wires lead to, by its number in the [`Scene`].
@@ -451,7 +453,7 @@ impl<'a> Ties<'a> {
                 _ => None,
             };
             wires.extend(far.map(|far| Wire {
-                ends: [end(Node::Lane(n), ""), end(far, "")],
+                ends: [whole(Node::Lane(n)), whole(far)],
                 tie: Tie::On("lies on".to_owned()),
                 up: true,
                 proven: true,
@@ -497,7 +499,7 @@ impl<'a> Ties<'a> {
             kind => Tie::On(shown(kind)),
         };
         Some(Wire {
-            ends: [end(here, id.name.as_str()), end(there, far.name.as_str())],
+            ends: [end(here, id), end(there, far)],
             up: is_up(facts),
             proven: facts.kind != "veth" || facts.proven,
             tie,
@@ -516,8 +518,8 @@ impl<'a> Ties<'a> {
                 return;
             };
             let ends = match tie {
-                Tie::Cable => [end(here, id.name.as_str()), end(there, far.name.as_str())],
-                Tie::On(_) => [end(here, ""), end(there, "")],
+                Tie::Cable => [end(here, id), end(there, far)],
+                Tie::On(_) => [whole(here), whole(there)],
             };
             wires.push(Wire { ends, tie, up: is_up(facts), proven: !is_cable || facts.proven });
         };
@@ -533,8 +535,14 @@ impl<'a> Ties<'a> {
     }
 }
 
-fn end(node: Node, name: &str) -> End {
-    End { node, name: shown(name) }
+/// The end at a link of a node's.
+fn end(node: Node, link: &LinkId) -> End {
+    End { node, name: shown(link.name.as_str()), link: Some(link.clone()) }
+}
+
+/// The end at the node itself.
+fn whole(node: Node) -> End {
+    End { node, name: String::new(), link: None }
 }
 
 /// The lane that a link of a card leads to, if it leads to the host.
