@@ -179,7 +179,14 @@
     if (event.key !== "Enter") return;
     const found = look();
     const next = found[(found.indexOf(chosen) + 1) % found.length];
-    if (next) { bringIntoView(next); choose(next); }
+    if (!next) return;
+    const box = map.getBoundingClientRect(), at = $(next).getBBox();
+    if (box.width / view.w < 0.7) {
+      // From afar, come near enough to read.
+      view = { w: box.width, h: box.height, x: at.x + at.width / 2 - box.width / 3, y: at.y + at.height / 2 - box.height / 2 };
+    }
+    bringIntoView(next);
+    choose(next);
   });
   lonely.addEventListener("change", () => { map.classList.toggle("alone", !lonely.checked); remember(); });
 
