@@ -198,7 +198,8 @@ fn what_lies_on_a_link_is_tied_to_it() {
         dhcp macvlan lane on enp1s0
         left to-left right
         enp1s0.5 vlan enp1s0
-        vxlan42 port lane docker0"#]].assert_eq(&wires.join("\n"));
+        vxlan42 port lane docker0"#]]
+    .assert_eq(&wires.join("\n"));
 }
 
 #[test]
