@@ -23,4 +23,5 @@ pub mod engine;
 pub mod fake;
 pub mod sight;
 pub mod map;
+pub mod peer;
 pub mod draw;

@@ -85,7 +85,7 @@ pub(crate) struct View<'a> {
     links: BTreeMap<&'a Netns, Vec<(&'a LinkId, &'a LinkFacts)>>,
     listeners: BTreeMap<&'a Netns, Vec<&'a Listener>>,
     members: BTreeMap<&'a LinkId, Vec<&'a LinkId>>,
-    gateways: BTreeMap<&'a Netns, Vec<IpAddr>>,
+    gateways: BTreeMap<&'a LinkId, Vec<IpAddr>>,
     visible: BTreeSet<&'a Netns>,
     /// Only some are wanted, so that what leads to none of them is left out.
     pub(crate) narrowed: bool,
@@ -102,9 +102,9 @@ impl<'a> View<'a> {
                 members.entry(master).or_default().push(id);
             }
         }
-        let mut gateways: BTreeMap<&Netns, Vec<IpAddr>> = BTreeMap::new();
+        let mut gateways: BTreeMap<&LinkId, Vec<IpAddr>> = BTreeMap::new();
         for route in sight.topology.routes.iter().filter(|route| route.dst.prefix_len() == 0) {
-            gateways.entry(&route.link.netns).or_default().extend(route.via);
+            gateways.entry(&route.link).or_default().extend(route.via);
         }
         let mut listeners: BTreeMap<&Netns, Vec<&Listener>> = BTreeMap::new();
         for listener in &sight.listeners {
@@ -130,7 +130,7 @@ impl<'a> View<'a> {
     pub(crate) fn is_shown(&self, netns: &Netns) -> bool {
         let mut links = self.links_in(netns);
         self.visible.contains(netns)
-            && (links.any(|(id, _)| !is_loopback(id)) || self.all || self.is_somebodys(netns))
+            && (links.any(|(id, _)| !is_loopback(id)) || self.all || self.is_remarkable(netns))
     }
 
     fn host_cells(&self) -> Vec<Cell> {
@@ -138,13 +138,15 @@ impl<'a> View<'a> {
         if let Some(space) = self.sight.spaces.get(&Netns::Host) {
             cells.push(cell(format!("net:[{}]", space.inode), Tone::Faint));
         }
-        cells.extend(self.gateway_cell(&Netns::Host));
+        cells.extend(self.gateway_cell(self.links_in(&Netns::Host).map(|(id, _)| id)));
         cells
     }
 
-    fn gateway_cell(&self, netns: &Netns) -> Option<Cell> {
-        let gateways = self.gateways.get(netns).filter(|gateways| !gateways.is_empty())?;
-        Some(cell(format!("gw {}", list(gateways)), Tone::Plain))
+    /// The gateways that default routes by these links lead to.
+    fn gateway_cell<'b>(&self, links: impl Iterator<Item = &'b LinkId>) -> Option<Cell> {
+        let gateways: Vec<IpAddr> =
+            links.filter_map(|id| self.gateways.get(id)).flatten().copied().collect();
+        (!gateways.is_empty()).then(|| cell(format!("gw {}", list(&gateways)), Tone::Plain))
     }
 
     fn bridge(
@@ -203,7 +205,7 @@ impl<'a> View<'a> {
             cell(format!("{} {arrow} {}", id.name, far.name), Tone::Plain),
             cell(self.label(&far.netns), Tone::Name),
             cell(there.map(|there| list(&there.addrs)).unwrap_or_default(), Tone::Plain),
-            self.gateway_cell(&far.netns).unwrap_or_default(),
+            self.gateway_cell(std::iter::once(far)).unwrap_or_default(),
             there.map_or_else(|| state_cell(facts), state_cell),
             cell(self.made_by(&far.netns), Tone::Faint),
         ];
@@ -332,10 +334,13 @@ impl<'a> View<'a> {
         visible.filter(|netns| self.is_shown(netns)).filter(untold).collect()
     }
 
-    /// Whether a runtime is known for it, so that it is worth a row even with nothing in it.
-    fn is_somebodys(&self, netns: &Netns) -> bool {
-        let workloads = self.sight.spaces.get(netns).map(|space| space.workloads.as_slice());
-        workloads.unwrap_or_default().iter().any(|w| w.runtime != Runtime::Process)
+    /// Whether it is worth a row even with nothing in it: a runtime is known for it, or it is kept
+    /// by something that other tools do not show.
+    fn is_remarkable(&self, netns: &Netns) -> bool {
+        let Some(space) = self.sight.spaces.get(netns) else { return false };
+        let is_process = |holder: &Holder| matches!(holder, Holder::Process { .. });
+        space.workloads.iter().any(|w| w.runtime != Runtime::Process)
+            || !space.holders.iter().any(is_process)
     }
 
     fn counts(&self, told: &BTreeSet<&'a LinkId>) -> Counts {

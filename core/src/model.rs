@@ -128,6 +128,9 @@ pub enum LinkKind {
     VethContainer {
         peer: LinkId,
     },
+    /// What Twinax neither makes nor changes, in the kernel's word: `macvlan`, `vxlan`, …; `veth`
+    /// where the far end is not seen, `loopback`, and `device` for hardware.
+    Other(String),
 }
 
 /// A veth's seat on a bridge.
@@ -638,6 +641,7 @@ impl Topology {
                 self.links.remove(&peer);
                 gone.push(peer);
             }
+            LinkKind::Other(_) => {}
         }
         self.addrs.retain(|addr| !gone.contains(&addr.link));
         self.routes.retain(|route| !gone.contains(&route.link));

@@ -119,6 +119,42 @@ name!(
     IfName, "interface", check_interface
 );
 
+impl IfName {
+    /// Spells whatever the kernel calls a link. What a terminal would obey, or not show, is written
+    /// as `\\x1b`, and so is every backslash: no two names are spelled alike. Such a name may be
+    /// longer than one that can be asked for.
+    pub fn spelled(name: &[u8]) -> Self {
+        let plain = |c: char| !(c.is_control() || c.is_whitespace() || "\\/:".contains(c));
+        let text = std::str::from_utf8(name).unwrap_or_default();
+        if text.chars().all(|c| plain(c) && !unseen(c)) && check_interface("", text).is_ok() {
+            return Self(text.into());
+        }
+        let mut spelled = String::new();
+        for chunk in name.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if plain(c) && !unseen(c) {
+                    spelled.push(c);
+                } else {
+                    let mut bytes = [0; 4];
+                    spelled.extend(c.encode_utf8(&mut bytes).bytes().map(escaped));
+                }
+            }
+            spelled.extend(chunk.invalid().iter().copied().map(escaped));
+        }
+        Self(spelled.into())
+    }
+}
+
+/// Whether a character has no looks of its own, or turns the writing around.
+fn unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+fn escaped(byte: u8) -> String {
+    format!("\\x{byte:02x}")
+}
+
 fn check_network(kind: &'static str, name: &str) -> Result<(), BadName> {
     if ["host", "none"].contains(&name) {
         let why = "it means the host's own network, or none at all";
@@ -285,6 +321,28 @@ impl FromStr for Proto {
             "udp" => Ok(Self::Udp),
             "sctp" => Ok(Self::Sctp),
             _ => Err(BadName { kind: "protocol", name: text.to_owned(), why: "tcp, udp or sctp" }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_names_of_links_are_spelled_alike() {
+        let names: [(&[u8], &str); 8] = [
+            (b"eth0", "eth0"),
+            ("f\u{fc}nf".as_bytes(), "f\u{fc}nf"),
+            (b"a\x1b[2J", "a\\x1b[2J"),
+            (b"\xff", "\\xff"),
+            (b"\\xff", "\\x5cxff"),
+            (b"\xc3\xa9\xc3", "\u{e9}\\xc3"),
+            ("\u{202e}0hte".as_bytes(), "\\xe2\\x80\\xae0hte"),
+            ("a\u{2003}b".as_bytes(), "a\\xe2\\x80\\x83b"),
+        ];
+        for (name, spelled) in names {
+            assert_eq!(IfName::spelled(name).as_str(), spelled);
         }
     }
 }

@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{LinkId, Netns, Topology},
-    name::Proto,
+    model::{LinkId, Netns, Route, Topology},
+    name::{Mac, Proto},
 };
 
 /// A network namespace's number among the inodes of nsfs, as in `net:[4026531840]`: unique while
@@ -63,7 +63,8 @@ pub enum Holder {
     Socket { pid: u32, fd: u32, comm: String },
     /// A tun or tap device's descriptor.
     Tun { pid: u32, fd: u32, comm: String },
-    /// A file it is mounted on, in the mount namespace of process `seen_by`.
+    /// A file it is mounted on, in the mount namespace of process `seen_by`, or of nobody (0).
+    /// Of those that have it by the same path only one is named.
     Mount { path: String, seen_by: u32 },
     /// Nobody who could be seen: such as a descriptor that is on its way in a message.
     Unseen,
@@ -76,10 +77,14 @@ pub struct Process {
     /// Field 22 of `/proc/PID/stat`: tells it from another that got its number.
     pub start: u64,
     pub comm: String,
+    /// How many it has, the first included.
+    #[serde(default)]
+    pub threads: u32,
     /// `None` where it may not be looked at.
     pub netns: Option<Inode>,
     pub mntns: Option<Inode>,
-    /// The path in the unified hierarchy, or the longest of the others; as `/docker/4b46…`.
+    /// The longest of its paths in the hierarchies, as `/docker/4b46…`: where there are several,
+    /// the unified one may stop at the runtime's service.
     pub cgroup: String,
 }
 
@@ -103,9 +108,24 @@ pub enum Runtime {
     Process,
 }
 
-impl fmt::Display for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Runtime {
+    /// Every one there is.
+    pub const ALL: [Self; 10] = [
+        Self::Twinax,
+        Self::Docker,
+        Self::Podman,
+        Self::Containerd,
+        Self::Cri,
+        Self::CriO,
+        Self::Lxc,
+        Self::Nspawn,
+        Self::IpNetns,
+        Self::Process,
+    ];
+
+    /// Its name as people and options have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Twinax => "twinax",
             Self::Docker => "docker",
             Self::Podman => "podman",
@@ -116,7 +136,13 @@ impl fmt::Display for Runtime {
             Self::Nspawn => "nspawn",
             Self::IpNetns => "ip-netns",
             Self::Process => "process",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -194,6 +220,21 @@ pub struct LinkFacts {
     pub alt_names: BTreeSet<String>,
     /// Every address, ours or not, with its prefix.
     pub addrs: Vec<IpNet>,
+    /// Who is known behind it, if that was asked for.
+    pub neighbours: Vec<SeenNeighbour>,
+    /// Routes out by it that stand in another table than the main one, with the table's number.
+    pub other_tables: Vec<(u32, Route)>,
+}
+
+/// An entry of the neighbour table (`addr` and often `mac`), or of a bridge's forwarding database
+/// (`mac` alone).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SeenNeighbour {
+    pub addr: Option<IpAddr>,
+    pub mac: Option<Mac>,
+    /// `NUD_*` in words: `permanent`, `reachable`, `stale`, `failed`, …; of a forwarding entry
+    /// `static`, `learned` or `own`.
+    pub state: String,
 }
 
 /// What went over a link since it was made (`IFLA_STATS64`).

@@ -137,7 +137,7 @@ fn leaned(topology: &Topology, touched: &BTreeSet<LinkId>) -> BTreeSet<LinkId> {
             Some(LinkKind::VethContainer { peer }) => {
                 leaned.insert(peer.clone());
             }
-            Some(LinkKind::Bridge) | None => {}
+            Some(LinkKind::Bridge | LinkKind::Other(_)) | None => {}
         }
     }
     leaned.extend(topology.neighbours.iter().map(|neighbour| neighbour.link.clone()));

@@ -6,6 +6,7 @@ mod lab;
 mod network;
 mod record;
 mod session;
+mod map;
 mod shown;
 
 use std::{ffi::OsString, io::Write, path::Path, process::ExitCode};
@@ -66,6 +67,8 @@ fn dispatch(command: Command) -> Done {
         Command::Plan { file, json } => lab::plan(&file, json),
         Command::Check { json } => network::check(json),
         Command::Repair { json } => network::repair(json),
+        Command::Map(asked) => map::map(&asked),
+        Command::Peer { handle, json } => map::peer(&handle, json),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod socket;
 pub mod process;
 pub mod netns;
 pub mod task;
+pub mod spaces;
 pub mod tape;
 pub mod link;
 pub mod addr;
@@ -19,3 +20,7 @@ pub mod sysctl;
 pub mod conntrack;
 pub mod listeners;
 pub mod nft;
+pub mod wires;
+
+#[cfg(test)]
+mod golden;

@@ -333,6 +333,11 @@ impl World for Linux {
     }
 
     fn finish(&mut self) -> Result<(), LinuxError> {
+        // Whoever goes on to the next request must not hold namespaces of this one open.
+        self.met = None;
+        if let Some(links) = &mut self.links {
+            links.forget_all();
+        }
         Ok(self.store.finish()?)
     }
 }

@@ -27,10 +27,7 @@ const LICENCES: [&str; 10] = [
 ];
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// How many packages of others may go into the program.
-const PACKAGES: usize = 40;
-/// Packages that stand twice among those that only build, and why.
-const TWICE_AT_BUILD: [(&str, &str); 1] =
-    [("syn", "zerocopy-derive still takes syn 2 where clap, serde and thiserror take syn 3")];
+const PACKAGES: usize = 34;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -153,11 +150,11 @@ fn the_program_is_made_of_few_packages_each_once() {
 }
 
 #[test]
-fn what_builds_or_tests_stands_twice_only_for_a_reason() {
+fn what_builds_or_tests_is_there_once() {
     let metadata = metadata();
     let packages = array(&metadata, "packages").iter();
     let names: Vec<&str> = packages.map(|package| text(package, "name")).collect();
-    assert_eq!(twice(&names), TWICE_AT_BUILD.map(|(name, _)| name).into());
+    assert_eq!(twice(&names), BTreeSet::new());
 }
 
 fn twice<'a>(names: &[&'a str]) -> BTreeSet<&'a str> {

@@ -609,10 +609,9 @@ struct Socket {
 impl Socket {
     fn open(protocol: i32) -> io::Result<Self> {
         let socket = Self::bare(protocol)?;
-        socket.switch_on(10)?; // NETLINK_CAP_ACK
         socket.switch_on(11)?; // NETLINK_EXT_ACK
-        if protocol == libc::NETLINK_ROUTE {
-            socket.switch_on(12)?; // NETLINK_GET_STRICT_CHK
+        if protocol == libc::NETLINK_NETFILTER {
+            socket.switch_on(10)?; // NETLINK_CAP_ACK
         }
         Ok(socket)
     }
@@ -624,7 +623,7 @@ impl Socket {
         let fd = done(fd)?;
         // SAFETY: `fd` was opened just now and belongs to nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd, buffer: vec![0; 1 << 16] })
+        Ok(Self { fd, buffer: vec![0; 1 << 15] })
     }
 
     fn switch_on(&self, option: i32) -> io::Result<()> {

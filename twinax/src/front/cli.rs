@@ -9,12 +9,14 @@ use std::{ffi::OsString, mem::ManuallyDrop, path::PathBuf};
 
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use twinax_core::{
+    map::Wanted,
     name::{ContainerName, HostName, NetworkName},
     state::{AttachSpec, NetworkSpec, PublishSpec},
 };
 
 use self::grammar::{
-    ConnectArgs, CreateArgs, DriverOpt, ExecArgs, Grammar, LogsArgs, NetworkVerb, RunArgs, Verb,
+    ConnectArgs, CreateArgs, DriverOpt, ExecArgs, Grammar, LogsArgs, MapArgs, NetworkVerb, RunArgs,
+    Verb,
 };
 use super::spelling::{self, Addressing, Part};
 
@@ -91,6 +93,11 @@ pub enum Command {
     Repair {
         json: bool,
     },
+    Map(Map),
+    Peer {
+        handle: String,
+        json: bool,
+    },
     Completions {
         shell: clap_complete::Shell,
     },
@@ -102,6 +109,29 @@ pub enum Command {
     Demo {
         args: Vec<OsString>,
     },
+}
+
+/// `twinax map`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Map {
+    pub wanted: Wanted,
+    pub output: Output,
+}
+
+/// What a map is printed as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+    /// A picture
+    Svg,
+    /// A page to attach to a ticket: search, details, zoom; needs nothing else
+    Html,
+    /// For Graphviz
+    Dot,
+    /// For Markdown
+    Mermaid,
 }
 
 /// `twinax run`.
@@ -190,10 +220,18 @@ where
         Verb::Plan { file, json } => Command::Plan { file, json },
         Verb::Check { json } => Command::Check { json },
         Verb::Repair { json } => Command::Repair { json },
+        Verb::Map(args) => Command::Map(map(args.0)),
+        Verb::Peer { handle, json } => Command::Peer { handle, json },
         Verb::Completions { shell } => Command::Completions { shell },
         Verb::Man { directory } => Command::Man { directory },
         Verb::Demo { args } => Command::Demo { args },
     })
+}
+
+fn map(args: MapArgs) -> Map {
+    let MapArgs { all, only, network, runtime, output, json } = args;
+    let output = if json { Output::Json } else { output };
+    Map { wanted: Wanted { all, only, network, runtime }, output }
 }
 
 /// The grammar itself, for what is made from it.

@@ -3,6 +3,8 @@
 //! They are the front's own and change only by addition while `version` stays; the core's types
 //! change as the engine does and are never printed as they are.
 
+mod seen;
+
 use std::{
     collections::BTreeMap,
     fmt::Display,
@@ -17,6 +19,8 @@ use twinax_core::{
     name::{ContainerName, Mac, NetworkName},
     state::{self, State, Status, Way},
 };
+
+pub use self::seen::{Peers, Sight, peers, sight};
 
 /// Raised when a field is removed or changes its meaning.
 pub const VERSION: u32 = 1;

@@ -19,26 +19,45 @@ pub fn text(root: &Branch, style: Style) -> String {
     out
 }
 
+/// Returns rows that hang on nothing.
+pub fn rows(rows: &[Branch], style: Style) -> String {
+    let mut out = String::new();
+    for (branch, widths) in rows.iter().zip(widths(rows)) {
+        row(&mut out, "", &branch.cells, &widths, style);
+    }
+    out
+}
+
+/// What could not be seen, a line each.
+pub fn unseen(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("not seen: {line}\n")).collect()
+}
+
 fn children(out: &mut String, indent: &str, rows: &[Branch], style: Style) {
     let widths = widths(rows);
     for (n, branch) in rows.iter().enumerate() {
         let last = n + 1 == rows.len();
         let (joint, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        row(out, &format!("{indent}{joint}"), &branch.cells, &widths, style);
+        row(out, &format!("{indent}{joint}"), &branch.cells, &widths[n], style);
         children(out, &format!("{indent}{below}"), &branch.children, style);
     }
 }
 
-/// The widths of the columns of rows that hang on the same. Rows with children of their own are
-/// headings and keep to themselves.
-fn widths(rows: &[Branch]) -> Vec<usize> {
-    let leaves = || rows.iter().filter(|branch| branch.children.is_empty());
-    let columns = leaves().map(|branch| branch.cells.len()).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = leaves().filter_map(|branch| branch.cells.get(column));
-        cells.map(|cell| length(&cell.text)).filter(|width| *width <= WIDEST).max().unwrap_or(0)
-    };
-    (0..columns).map(width).collect()
+/// The widths of each row's columns: rows next to each other that have as many cells share them.
+/// Rows with children of their own are headings and keep to themselves.
+fn widths(rows: &[Branch]) -> Vec<Vec<usize>> {
+    let shape = |branch: &Branch| (branch.children.is_empty(), branch.cells.len());
+    let mut widths = Vec::with_capacity(rows.len());
+    for alike in rows.chunk_by(|a, b| shape(a) == shape(b)) {
+        let leaf = alike[0].children.is_empty();
+        let width = |column: usize| {
+            let all = alike.iter().map(|branch| length(&branch.cells[column].text));
+            all.filter(|width| *width <= WIDEST && leaf).max().unwrap_or(0)
+        };
+        let shared: Vec<usize> = (0..alike[0].cells.len()).map(width).collect();
+        widths.extend(alike.iter().map(|_| shared.clone()));
+    }
+    widths
 }
 
 fn row(out: &mut String, indent: &str, cells: &[Cell], widths: &[usize], style: Style) {

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netlink_packet_route::route::RouteType;
 use rustix::io::Errno;
 use twinax_core::{
     model::{Addr, Link, LinkId, LinkKind, Netns, Op, Port, number_of},
@@ -21,7 +20,7 @@ use super::{
     neighbour,
     netns::{NetnsError, NetnsHandle},
     route,
-    socket::{BatchError, Message, RouteSocket},
+    socket::{Batch, BatchError, RouteSocket},
     sysctl,
 };
 
@@ -63,8 +62,12 @@ pub struct Links {
     host: RouteSocket,
     rooms: BTreeMap<ContainerName, Room>,
     index: BTreeMap<LinkId, u32>,
+    /// Far ends that were made just now: they exist, and their indices are the kernel's choice.
+    born: BTreeSet<LinkId>,
     /// Whether this kernel has IPv6.
     ipv6: bool,
+    /// What is sent, in the same memory each time.
+    batch: Batch,
 }
 
 /// A container's namespace with a socket that lives in it.
@@ -81,7 +84,8 @@ impl Links {
     pub fn open() -> Result<Self, Errno> {
         let host = RouteSocket::open()?;
         let ipv6 = sysctl::has_ipv6();
-        Ok(Self { host, rooms: BTreeMap::new(), index: BTreeMap::new(), ipv6 })
+        let (rooms, index, born) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Ok(Self { host, rooms, index, born, ipv6, batch: Batch::default() })
     }
 
     /// Makes a container's namespace one that links can be in. Without it the container counts
@@ -102,6 +106,12 @@ impl Links {
     pub fn leave(&mut self, name: &ContainerName) {
         self.rooms.remove(name);
         self.index.retain(|link, _| link.netns != Netns::Container(name.clone()));
+    }
+
+    /// Forgets every namespace that was entered, and every index.
+    pub fn forget_all(&mut self) {
+        self.rooms.clear();
+        self.index.clear();
     }
 
     /// Whether a container's namespace was entered, and so is there.
@@ -132,6 +142,7 @@ impl Links {
 
     pub(super) fn forget(&mut self, link: &LinkId) {
         self.index.remove(link);
+        self.born.remove(link);
     }
 
     /// Returns a link's kernel index, looked up by name the first time; `None` if it is gone.
@@ -142,7 +153,7 @@ impl Links {
         let Some(socket) = self.socket(&link.netns) else {
             return Ok(None);
         };
-        let answer = link::get(socket, link::get_by_name(link.name.as_str()))?;
+        let answer = link::by_name(socket, link.name.as_str())?;
         let index = answer.map(|facts| facts.index);
         if let Some(index) = index {
             self.remember(link.clone(), index);
@@ -150,23 +161,18 @@ impl Links {
         Ok(index)
     }
 
-    /// Returns the kernel index of a far end that was made just now, without a description of it.
-    fn newborn(&mut self, peer: &LinkId) -> Result<u32, LinkError> {
-        let socket = self.socket(&peer.netns);
-        match socket.map(|socket| socket.index_of(peer.name.as_str())) {
-            Some(Ok(index)) => {
-                self.remember(peer.clone(), index);
-                Ok(index)
-            }
-            _ => self.need(peer),
-        }
-    }
-
     fn need(&mut self, link: &LinkId) -> Result<u32, LinkError> {
         if let Netns::Container(name) = &link.netns
             && !self.rooms.contains_key(name)
         {
             return Err(LinkError::NoNetns(name.clone()));
+        }
+        // Without a description of it.
+        if self.born.remove(link)
+            && let Some(socket) = self.socket(&link.netns)
+            && let Ok(index) = socket.index_of(link.name.as_str())
+        {
+            self.remember(link.clone(), index);
         }
         self.index(link)?.ok_or_else(|| LinkError::NoLink(link.clone()))
     }
@@ -178,6 +184,7 @@ impl Links {
     /// as a cable's far end is born with its host end. After a refusal the rest of the same
     /// send may still have been done, so whoever gets an error observes before going on.
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        self.born.clear();
         let mut start = 0;
         while start < ops.len() {
             let end = stage_end(ops, start);
@@ -232,29 +239,29 @@ impl Links {
             }
         }
         // `Netns::Host` is the least.
+        let mut batch = std::mem::take(&mut self.batch);
         for (netns, part) in &parts {
-            let mut messages = Vec::new();
             let mut owner = Vec::new();
             let mut awake = false;
+            batch.clear();
             for &n in part {
                 let fail = |cause| ApplyError { index: n, cause };
-                let some = self.encode(&ops[n], netns).map_err(fail)?;
                 if !awake && raises(&ops[n], netns) && *netns != Netns::Host {
                     awake = true;
-                    messages.push(link::up(link::LOOPBACK));
-                    owner.push(n);
+                    link::up(&mut batch, link::LOOPBACK);
                 }
-                owner.extend(some.iter().map(|_| n));
-                messages.extend(some);
+                self.encode(&mut batch, &ops[n], netns).map_err(fail)?;
+                owner.resize(batch.len(), n);
             }
             let Some(socket) = self.socket(netns) else {
                 continue; // Nothing but deletions, which are done.
             };
-            if let Err(error) = socket.batch(&messages) {
+            if let Err(error) = socket.send(&mut batch) {
                 let index = owner[error.index];
                 return Err(ApplyError { index, cause: explain(&ops[index], error) });
             }
         }
+        self.batch = batch;
         self.settle(ops)?;
         for (n, op) in ops.iter().enumerate() {
             if let Op::AddAddr { addr } = op
@@ -279,13 +286,12 @@ impl Links {
         };
         let deadline = Instant::now() + ADDRESS_PATIENCE;
         loop {
-            let found = socket.get(route::find(addr.net.addr()))?;
-            let local = found.as_ref().and_then(route::facts);
-            if local.is_some_and(|facts| facts.kind == RouteType::Local) {
+            let found = socket.get(|batch| route::find(batch, addr.net.addr()), route::facts)?;
+            if found.is_some_and(|facts| facts.kind == libc::RTN_LOCAL) {
                 return Ok(());
             }
             // It also waits for the lock that the kernel thread holds while it works.
-            let up = link::get(socket, link::get_by_index(index))?.is_some_and(|facts| facts.up);
+            let up = link::by_index(socket, index)?.is_some_and(|facts| facts.up);
             if !up || Instant::now() > deadline {
                 return Ok(());
             }
@@ -298,19 +304,20 @@ impl Links {
     /// is, it starts the queue of the link and opens the port on the bridge. Inside out, as a
     /// carrier at one place gives one to the next: container's end, host's end, bridge.
     fn settle(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        let raised: BTreeSet<&LinkId> = ops.iter().filter_map(raised_by).collect();
         let mut bridges = BTreeSet::new();
-        let mut cables = Vec::new();
+        let mut cables = BTreeMap::new();
         for (n, op) in ops.iter().enumerate() {
             if let Op::AddVeth { id, link, peer, inner, .. } = op
-                && inner.up
+                && (inner.up || raised.contains(peer))
             {
-                cables.push((n, id, link, peer));
+                cables.insert(peer, (n, id, link));
             }
         }
-        for &(n, _, _, peer) in &cables {
+        for (peer, &(n, ..)) in &cables {
             self.settle_carrier(n, peer)?;
         }
-        for &(n, id, host, _) in &cables {
+        for &(n, id, host) in cables.values() {
             self.settle_carrier(n, id)?;
             if let LinkKind::VethHost { port: Some(port), .. } = &host.kind
                 && bridges.insert(port.bridge.clone())
@@ -318,7 +325,7 @@ impl Links {
                 self.settle_carrier(n, &bridge_of(port))?;
             }
         }
-        self.settle_others(ops)
+        self.settle_others(ops, |link| cables.contains_key(link))
     }
 
     /// For a link that was made in this stage, or that one of these hangs on.
@@ -329,7 +336,7 @@ impl Links {
         match socket.settle_carrier(link.name.as_str()) {
             Ok(()) | Err(Errno::NODEV) => Ok(()),
             // RTM_GETLINK does it as well, with an answer that is long to write.
-            Err(_) => match link::get(socket, link::get_by_name(link.name.as_str())) {
+            Err(_) => match link::by_name(socket, link.name.as_str()) {
                 Ok(_) => Ok(()),
                 Err(error) => Err(ApplyError { index: op, cause: error.into() }),
             },
@@ -337,10 +344,14 @@ impl Links {
     }
 
     /// As [`Self::settle`], for links whose surroundings are not known but by asking.
-    fn settle_others(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+    fn settle_others(
+        &mut self,
+        ops: &[Op],
+        is_settled: impl Fn(&LinkId) -> bool,
+    ) -> Result<(), ApplyError> {
         let mut raised: BTreeMap<&Netns, BTreeMap<u32, usize>> = BTreeMap::new();
         for (n, op) in ops.iter().enumerate() {
-            let Op::SetUp { link } = op else { continue };
+            let Some(link) = raised_by(op).filter(|link| !is_settled(link)) else { continue };
             let index = self.need(link).map_err(|cause| ApplyError { index: n, cause })?;
             raised.entry(&link.netns).or_default().insert(index, n);
         }
@@ -372,9 +383,11 @@ impl Links {
         let Some(socket) = self.socket(netns) else {
             return Ok(BTreeMap::new());
         };
-        let questions: Vec<_> = links.keys().map(|index| link::get_by_index(*index)).collect();
         let owners: Vec<usize> = links.values().copied().collect();
-        let answers = link::ask(socket, &questions).map_err(|error| ApplyError {
+        let ask = |batch: &mut Batch| {
+            links.keys().for_each(|index| link::ask_by_index(batch, *index));
+        };
+        let answers = socket.ask(ask, link::read).map_err(|error| ApplyError {
             index: owners.get(error.index).copied().unwrap_or(0),
             cause: error.into(),
         })?;
@@ -387,46 +400,49 @@ impl Links {
     }
 
     /// Turns the part of an operation that happens in `netns` into messages.
-    fn encode(&mut self, op: &Op, netns: &Netns) -> Result<Vec<Message>, LinkError> {
-        let one = |message| Ok(vec![message]);
+    fn encode(&mut self, batch: &mut Batch, op: &Op, netns: &Netns) -> Result<(), LinkError> {
         match op {
             Op::AddBridge { id, link } => {
                 self.forget(id);
-                Ok(link::add_bridge(&id.name, link))
+                link::add_bridge(batch, &id.name, link);
             }
             Op::AddVeth { peer, .. } if peer.netns == *netns => {
-                let index = self.newborn(peer)?;
-                Ok(vec![link::no_autoconf(index), link::up(index)])
+                let index = self.need(peer)?;
+                link::no_autoconf(batch, index);
+                link::up(batch, index);
             }
             Op::AddVeth { id, index, link, peer, inner } => {
-                self.add_veth((id, *index, link), (peer, inner))
+                self.add_veth(batch, (id, *index, link), (peer, inner))?;
             }
             Op::SetPort { link, port } => {
                 let index = self.need(link)?;
                 let bridge = self.need(&bridge_of(port))?;
-                Ok(link::set_port(index, bridge, port))
+                link::set_port(batch, index, bridge, port);
             }
-            Op::SetMtu { link, mtu } => one(link::mtu(self.need(link)?, *mtu)),
-            Op::SetMac { link, mac } => one(link::mac(self.need(link)?, *mac)),
-            Op::SetGroup { link, group } => one(link::group(self.need(link)?, group.0)),
-            Op::SetAlias { link, alias } => one(link::alias(self.need(link)?, alias)),
+            Op::SetMtu { link, mtu } => link::mtu(batch, self.need(link)?, *mtu),
+            Op::SetMac { link, mac } => link::mac(batch, self.need(link)?, *mac),
+            Op::SetGroup { link, group } => link::group(batch, self.need(link)?, group.0),
+            Op::SetAlias { link, alias } => link::alias(batch, self.need(link)?, alias),
             Op::SetUp { link } => {
                 let index = self.need(link)?;
-                Ok(vec![link::no_autoconf(index), link::up(index)])
+                link::no_autoconf(batch, index);
+                link::up(batch, index);
             }
-            Op::AddAddr { addr } => one(addr::add(self.need(&addr.link)?, addr.net)),
-            Op::AddRoute { route } => one(route::add(self.need(&route.link)?, route)),
+            Op::AddAddr { addr } => addr::add(batch, self.need(&addr.link)?, addr.net),
+            Op::AddRoute { route } => route::add(batch, self.need(&route.link)?, route),
             Op::AddNeighbour { neighbour: entry } => {
-                one(neighbour::add(self.need(&entry.link)?, entry.addr, entry.mac))
+                neighbour::add(batch, self.need(&entry.link)?, entry.addr, entry.mac);
             }
-            Op::AddFdb { entry } => one(neighbour::add_fdb(self.need(&entry.port)?, entry.mac)),
-            _ => self.encode_undo(op),
+            Op::AddFdb { entry } => {
+                neighbour::add_fdb(batch, self.need(&entry.port)?, entry.mac);
+            }
+            _ => self.encode_undo(batch, op)?,
         }
+        Ok(())
     }
 
     /// What is gone needs no undoing.
-    fn encode_undo(&mut self, op: &Op) -> Result<Vec<Message>, LinkError> {
-        const GONE: &[Errno] = &[Errno::NODEV];
+    fn encode_undo(&mut self, batch: &mut Batch, op: &Op) -> Result<(), LinkError> {
         let link = match op {
             Op::DelNeighbour { neighbour } => &neighbour.link,
             Op::DelFdb { entry } => &entry.port,
@@ -436,18 +452,20 @@ impl Links {
             _ => return Err(LinkError::NotOurs),
         };
         let Some(index) = self.index_to_undo(op, link)? else {
-            return Ok(Vec::new());
+            return Ok(());
         };
-        Ok(match op {
-            Op::DelNeighbour { neighbour: entry } => vec![neighbour::delete(index, entry.addr)],
-            Op::DelFdb { entry } => vec![neighbour::delete_fdb(index, entry.mac)],
-            Op::DelRoute { route } => vec![route::delete(index, route)],
-            Op::DelAddr { addr } => vec![addr::delete(index, addr.net)],
+        match op {
+            Op::DelNeighbour { neighbour: entry } => neighbour::delete(batch, index, entry.addr),
+            Op::DelFdb { entry } => neighbour::delete_fdb(batch, index, entry.mac),
+            Op::DelRoute { route } => route::delete(batch, index, route),
+            Op::DelAddr { addr } => addr::delete(batch, index, addr.net),
             _ => {
                 self.forget(link);
-                vec![link::delete(index).forgiving(GONE)]
+                link::delete(batch, index);
+                batch.forgive(&[Errno::NODEV]);
             }
-        })
+        }
+        Ok(())
     }
 
     /// The number in a host end's name is its index, so that of one that was let go need not be
@@ -464,9 +482,10 @@ impl Links {
 
     fn add_veth(
         &mut self,
+        batch: &mut Batch,
         (id, index, host): (&LinkId, u32, &Link),
         (peer, inner): (&LinkId, &Link),
-    ) -> Result<Vec<Message>, LinkError> {
+    ) -> Result<(), LinkError> {
         let port = match &host.kind {
             LinkKind::VethHost { port: Some(port), .. } => {
                 Some((self.need(&bridge_of(port))?, port))
@@ -484,9 +503,12 @@ impl Links {
         self.remember(id.clone(), index);
         // One of that name may have been there before.
         self.forget(peer);
+        self.born.insert(peer.clone());
         let (name, inner_name): (&IfName, &IfName) = (&id.name, &peer.name);
         let ipv6 = self.ipv6;
-        Ok(link::add_veth(&Cable { name, index, host, port, inner_name, inner, netns, ipv6 }))
+        let cable = Cable { name, index, host, port, inner_name, inner, netns, ipv6 };
+        link::add_veth(batch, &cable);
+        Ok(())
     }
 }
 
@@ -513,6 +535,13 @@ fn place(op: &Op) -> Option<&Netns> {
         _ => return None,
     };
     Some(&link.netns)
+}
+
+fn raised_by(op: &Op) -> Option<&LinkId> {
+    match op {
+        Op::SetUp { link } => Some(link),
+        _ => None,
+    }
 }
 
 /// Whether `op` sets a link up in `netns`.

@@ -5,11 +5,10 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLMSG_ERROR};
 use rustix::{io::Errno, net::netlink};
 
 use super::{
-    netlink::{Message, Outgoing, attributes},
+    netlink::{Message, Outgoing, attributes, ip},
     socket::{BatchError, Channel},
 };
 
@@ -59,22 +58,19 @@ impl Conntrack {
             IpAddr::V6(_) => libc::AF_INET6 as u8,
         };
         let mut stale: Vec<Key> = Vec::new();
-        self.channel.dump(
-            |seq| question(seq, family, host_port),
-            |message| match message {
-                None => stale.clear(),
-                Some(message) => {
-                    let Some(entry) = Entry::read(message) else {
-                        return;
-                    };
-                    let here = host.is_none_or(|host| entry.orig.dst == host);
-                    let at = entry.orig.dst_port == host_port && entry.proto == UDP;
-                    if at && here && (entry.reply.source() == target || !entry.is_translated()) {
-                        stale.push(entry.key);
-                    }
+        self.channel.dump(&mut question(family, host_port), &mut |message| match message {
+            None => stale.clear(),
+            Some(message) => {
+                let Some(entry) = Entry::read(message) else {
+                    return;
+                };
+                let here = host.is_none_or(|host| entry.orig.dst == host);
+                let at = entry.orig.dst_port == host_port && entry.proto == UDP;
+                if at && here && (entry.reply.source() == target || !entry.is_translated()) {
+                    stale.push(entry.key);
                 }
-            },
-        )?;
+            }
+        })?;
         for key in &stale {
             self.delete(family, key)?;
         }
@@ -83,7 +79,8 @@ impl Conntrack {
 
     fn delete(&mut self, family: u8, key: &Key) -> Result<(), BatchError> {
         let seq = self.channel.take_seq(1);
-        let mut out = message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, seq, family);
+        let mut out = message(IPCTNL_MSG_CT_DELETE, seq, family);
+        out.ask_for_ack();
         let tuple = out.open(CTA_TUPLE_ORIG);
         out.body(&key.tuple);
         out.close(tuple);
@@ -94,7 +91,7 @@ impl Conntrack {
         self.channel.send(out.bytes()).map_err(io)?;
         loop {
             let answer = self.channel.receive(|message| {
-                let ours = message.seq == seq && message.kind == NLMSG_ERROR;
+                let ours = message.seq == seq && message.is_verdict();
                 ours.then(|| message.refusal())
             });
             match answer.map_err(io)? {
@@ -172,8 +169,8 @@ fn read_tuple(bytes: &[u8]) -> Option<(u8, Tuple)> {
                 // CTA_IP_V4_SRC, V4_DST, V6_SRC and V6_DST are 1 to 4.
                 for (kind, data) in attributes(part) {
                     match kind {
-                        1 | 3 => src = read_addr(data),
-                        2 | 4 => dst = read_addr(data),
+                        1 | 3 => src = ip(data),
+                        2 | 4 => dst = ip(data),
                         _ => {}
                     }
                 }
@@ -195,21 +192,13 @@ fn read_tuple(bytes: &[u8]) -> Option<(u8, Tuple)> {
     Some((proto?, Tuple { src: src?, src_port, dst: dst?, dst_port }))
 }
 
-fn read_addr(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => bytes.first_chunk::<4>().map(|addr| (*addr).into()),
-        16 => bytes.first_chunk::<16>().map(|addr| (*addr).into()),
-        _ => None,
-    }
-}
-
 /// Lets the kernel leave out what is not UDP to this port (since Linux 5.8; older kernels list
 /// everything, and all that is listed is looked at here once more).
-fn question(seq: u32, family: u8, port: u16) -> Vec<u8> {
+fn question(family: u8, port: u16) -> Outgoing {
     // CTA_FILTER_FLAG_CTA_PROTO_NUM and CTA_FILTER_FLAG_CTA_PROTO_DST_PORT: bits 3 and 5
     // of net/netfilter/nf_conntrack_netlink.c (IP_SRC, IP_DST, ZONE, NUM, SRC_PORT, DST_PORT).
     let orig_flags: u32 = 1 << 3 | 1 << 5;
-    let mut out = message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, seq, family);
+    let mut out = message(IPCTNL_MSG_CT_GET, 0, family);
     let tuple = out.open(CTA_TUPLE_ORIG);
     let proto = out.open(CTA_TUPLE_PROTO);
     out.attr(CTA_PROTO_NUM, &[UDP]);
@@ -220,12 +209,12 @@ fn question(seq: u32, family: u8, port: u16) -> Vec<u8> {
     out.attr(CTA_FILTER_ORIG_FLAGS, &orig_flags.to_ne_bytes());
     out.attr(CTA_FILTER_REPLY_FLAGS, &0u32.to_ne_bytes());
     out.close(filter);
-    out.bytes().to_vec()
+    out
 }
 
-fn message(kind: u16, flags: u16, seq: u32, family: u8) -> Outgoing {
+fn message(kind: u16, seq: u32, family: u8) -> Outgoing {
     let mut out = Outgoing::default();
-    out.message(NFNL_SUBSYS_CTNETLINK << 8 | kind, flags, seq);
+    out.message(NFNL_SUBSYS_CTNETLINK << 8 | kind, 0, seq);
     out.body(&[family, 0, 0, 0]);
     out
 }
@@ -253,7 +242,7 @@ mod tests {
 
     /// One attribute after another: an original direction, a reply from there, an id.
     fn entry(orig: bool, reply_from: &str, id: bool) -> Vec<u8> {
-        let mut out = message(0, 0, 0, 2);
+        let mut out = message(0, 0, 2);
         if orig {
             tuple(&mut out, CTA_TUPLE_ORIG, "192.0.2.9:5000", "192.0.2.1:53");
         }
@@ -267,7 +256,7 @@ mod tests {
     }
 
     fn read(body: &[u8]) -> Option<Entry> {
-        Entry::read(Message { kind: 0, flags: 0, seq: 0, body, whole: &[] })
+        Entry::read(Message { kind: 0, flags: 0, seq: 0, body })
     }
 
     #[test]

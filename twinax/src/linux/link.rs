@@ -2,15 +2,6 @@
 
 use std::os::fd::RawFd;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    link::{
-        AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-        InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
-        LinkFlags, LinkInfo, LinkMessage,
-    },
-};
 use rustix::io::Errno;
 use twinax_core::{
     model::{Link, Port},
@@ -18,8 +9,8 @@ use twinax_core::{
 };
 
 use super::{
-    netlink::{self, attributes, text},
-    socket::{BatchError, Message, RouteSocket, only},
+    netlink::{self, Message, Outgoing, attributes, number, text},
+    socket::{Batch, BatchError, RouteSocket},
 };
 
 /// `LOOPBACK_IFINDEX` (net/net_namespace.h): `lo` is made with its namespace and has it always.
@@ -31,57 +22,81 @@ const ALIAS_BYTES: usize = 255;
 /// `IPV6_MIN_MTU` (linux/ipv6.h): the kernel has no IPv6 on links with less.
 const IPV6_LEAST_MTU: u32 = 1280;
 
+const UP: u32 = libc::IFF_UP as u32;
+
+/// No IPv6 in this kernel or on this link: then there is nothing to keep it from.
+const NO_IPV6: &[Errno] = &[Errno::AFNOSUPPORT];
+
+// linux/if_link.h, linux/veth.h.
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_BR_FORWARD_DELAY: u16 = 1;
+const IFLA_BR_STP_STATE: u16 = 5;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+
+/// `struct ifinfomsg` (linux/rtnetlink.h); `flags` are those to set.
+fn header(index: u32, flags: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
+    bytes[12..].copy_from_slice(&flags.to_ne_bytes());
+    bytes
+}
+
 /// Asks for one link by name; no statistics, which are half of the answer.
-pub fn get_by_name(name: &str) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
-    ];
-    RouteNetlinkMessage::GetLink(message)
+pub fn ask_by_name(batch: &mut Batch, name: &str) {
+    let out = batch.request(libc::RTM_GETLINK, 0);
+    out.body(&header(0, 0));
+    out.text(libc::IFLA_IFNAME, name);
+    skip_statistics(out);
 }
 
 /// Asks for all links of a namespace.
-fn list() -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
-    RouteNetlinkMessage::GetLink(message)
+pub fn list(batch: &mut Batch) {
+    ask_by_index(batch, 0);
 }
 
 /// Asks for one link by index, likewise.
-pub fn get_by_index(index: u32) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
-    RouteNetlinkMessage::GetLink(message)
+pub fn ask_by_index(batch: &mut Batch, index: u32) {
+    let out = batch.request(libc::RTM_GETLINK, 0);
+    out.body(&header(index, 0));
+    skip_statistics(out);
+}
+
+fn skip_statistics(out: &mut Outgoing) {
+    out.number(libc::IFLA_EXT_MASK, libc::RTEXT_FILTER_SKIP_STATS as u32);
 }
 
 /// Makes a bridge that forwards at once, floods multicast and never forms addresses of its own.
 /// Its index is the kernel's choice, so the messages name it.
-pub fn add_bridge(name: &IfName, link: &Link) -> Vec<Message> {
+pub fn add_bridge(batch: &mut Batch, name: &IfName, link: &Link) {
     // A bridge takes the least MTU of its ports (`br_mtu_auto_adjust`) unless its own was
     // changed once, which setting the same value again is not.
-    let born = Link { mtu: link.mtu ^ 1, ..link.clone() };
-    let mut message = birth(name, 0, &born);
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Bridge),
-        LinkInfo::Data(InfoData::Bridge(vec![
-            InfoBridge::ForwardDelay(0),
-            InfoBridge::StpState(BridgeStpState::Disabled),
-            InfoBridge::MulticastSnooping(false),
-        ])),
-    ]));
-    let mut messages = vec![creating(message)];
+    let out = birth(batch, name, 0, &Link { mtu: link.mtu ^ 1, ..link.clone() });
+    let info = out.open_plain(libc::IFLA_LINKINFO);
+    out.text(libc::IFLA_INFO_KIND, "bridge");
+    let data = out.open_plain(libc::IFLA_INFO_DATA);
+    out.number(IFLA_BR_FORWARD_DELAY, 0);
+    out.number(IFLA_BR_STP_STATE, 0);
+    out.attr(IFLA_BR_MCAST_SNOOPING, &[0]);
+    out.close(data);
+    out.close(info);
+
+    let set_named = |batch: &mut Batch, flags, put: &dyn Fn(&mut Outgoing)| {
+        let out = batch.request(libc::RTM_SETLINK, 0);
+        out.body(&header(0, flags));
+        out.text(libc::IFLA_IFNAME, name.as_str());
+        put(out);
+    };
+    set_named(batch, 0, &|out| out.number(libc::IFLA_MTU, link.mtu));
+    set_named(batch, 0, &|out| put_alias(out, &link.alias));
+    set_named(batch, 0, &put_no_autoconf);
+    batch.forgive(NO_IPV6);
     // Up last, so that no link-local address is formed.
-    let rest = [mtu(0, link.mtu), alias(0, &link.alias), no_autoconf(0)];
-    let rest = rest.into_iter().chain(link.up.then(|| up(0)));
-    messages.extend(rest.map(|mut message| {
-        if let RouteNetlinkMessage::SetLink(body) = &mut message.body {
-            body.attributes.insert(0, LinkAttribute::IfName(name.to_string()));
-        }
-        message
-    }));
-    messages
+    if link.up {
+        set_named(batch, UP, &|_| {});
+    }
 }
 
 /// What the messages for a new cable need to know beside the two links.
@@ -106,53 +121,51 @@ pub struct Cable<'a> {
 /// Each change to a link that is up is told to whoever listens, for which the kernel looks for the
 /// number of the far end's namespace among all that the host's has (`peernet2id`). So the host
 /// end goes up last, and what comes before it is one message.
-pub fn add_veth(cable: &Cable<'_>) -> Vec<Message> {
-    let mut far = LinkMessage::default();
-    far.attributes = vec![
-        LinkAttribute::IfName(cable.inner_name.to_string()),
-        LinkAttribute::NetNsFd(cable.netns),
-    ];
-    far.attributes.extend(ethernet(cable.inner));
-    far.attributes.extend(one_queue());
-
-    let mut message = birth(cable.name, cable.index, cable.host);
-    message.attributes.extend(one_queue());
+pub fn add_veth(batch: &mut Batch, cable: &Cable<'_>) {
+    let out = birth(batch, cable.name, cable.index, cable.host);
+    put_one_queue(out);
     if let Some((bridge, _)) = cable.port {
-        message.attributes.push(LinkAttribute::Controller(bridge));
+        out.number(libc::IFLA_MASTER, bridge);
     }
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
-    ]));
-    let mut messages = vec![creating(message)];
-    messages.extend(finishing(cable));
-    messages.extend(cable.host.up.then(|| up(cable.index)));
-    messages
+    let info = out.open_plain(libc::IFLA_LINKINFO);
+    out.text(libc::IFLA_INFO_KIND, "veth");
+    let data = out.open_plain(libc::IFLA_INFO_DATA);
+    let peer = out.open_plain(VETH_INFO_PEER);
+    out.body(&header(0, 0));
+    out.text(libc::IFLA_IFNAME, cable.inner_name.as_str());
+    out.number(libc::IFLA_NET_NS_FD, cable.netns.cast_unsigned());
+    put_ethernet(out, cable.inner);
+    put_one_queue(out);
+    out.close(peer);
+    out.close(data);
+    out.close(info);
+    finish(batch, cable);
+    if cable.host.up {
+        up(batch, cable.index);
+    }
 }
 
 /// What the creating message ignores: alias, port options, and that no link-local address is to
 /// be formed. One message, but where the kernel may not know the link for IPv6: it would refuse
 /// the rest with that.
-fn finishing(cable: &Cable<'_>) -> Vec<Message> {
-    let mut message = LinkMessage::default();
-    message.header.index = cable.index;
-    message.attributes = vec![alias_attribute(&cable.host.alias)];
-    message.attributes.extend(cable.port.map(|(_, port)| port_attribute(port)));
-    let together = cable.ipv6 && cable.host.mtu >= IPV6_LEAST_MTU;
-    if together {
-        message.attributes.push(autoconf_attribute());
-    }
+fn finish(batch: &mut Batch, cable: &Cable<'_>) {
     // RTM_SETLINK does not look at port options; RTM_NEWLINK of a link that exists does.
-    let finish = Message::new(RouteNetlinkMessage::NewLink(message), 0);
-    match together {
-        true => vec![finish],
-        false => vec![finish, no_autoconf(cable.index)],
+    let out = change(batch, libc::RTM_NEWLINK, cable.index);
+    put_alias(out, &cable.host.alias);
+    if let Some((_, port)) = cable.port {
+        put_port(out, port);
+    }
+    match cable.ipv6 && cable.host.mtu >= IPV6_LEAST_MTU {
+        true => put_no_autoconf(out),
+        false => no_autoconf(batch, cable.index),
     }
 }
 
 /// Puts a link on a bridge (or leaves it there) and sets the port's options.
-pub fn set_port(index: u32, bridge: u32, port: &Port) -> Vec<Message> {
-    vec![setting(index, LinkAttribute::Controller(bridge)), port_options(index, port)]
+pub fn set_port(batch: &mut Batch, index: u32, bridge: u32, port: &Port) {
+    change(batch, libc::RTM_SETLINK, index).number(libc::IFLA_MASTER, bridge);
+    // As in `finish`.
+    put_port(change(batch, libc::RTM_NEWLINK, index), port);
 }
 
 /// The options of a port: the bridge answers ARP itself from its neighbour table and learns
@@ -161,116 +174,108 @@ pub fn set_port(index: u32, bridge: u32, port: &Port) -> Vec<Message> {
 ///
 /// Of the kernel's two ways to answer ARP it is `IFLA_BRPORT_PROXYARP_WIFI`, as a port with
 /// `IFLA_BRPORT_PROXYARP` is never flooded to, whatever its flood options say (`br_flood`).
-fn port_options(index: u32, port: &Port) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes = vec![port_attribute(port)];
-    // RTM_SETLINK does not look at port options; RTM_NEWLINK of a link that exists does.
-    Message::new(RouteNetlinkMessage::NewLink(message), 0)
-}
-
-fn port_attribute(port: &Port) -> LinkAttribute {
-    LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![
-            InfoBridgePort::HairpinMode(port.hairpin),
-            InfoBridgePort::Learning(false),
-            InfoBridgePort::UnicastFlood(false),
-            InfoBridgePort::ProxyARP(false),
-            InfoBridgePort::ProxyARPWifi(true),
-            InfoBridgePort::MulticastFlood(true),
-            InfoBridgePort::BroadcastFlood(true),
-            InfoBridgePort::Isolated(false),
-        ])),
-    ])
+fn put_port(out: &mut Outgoing, port: &Port) {
+    use port_option::*;
+    let options = [
+        (HAIRPIN, port.hairpin),
+        (LEARNING, false),
+        (UNICAST_FLOOD, false),
+        (PROXY_ARP, false),
+        (PROXY_ARP_WIFI, true),
+        (MULTICAST_FLOOD, true),
+        (BROADCAST_FLOOD, true),
+        (ISOLATED, false),
+    ];
+    let info = out.open_plain(libc::IFLA_LINKINFO);
+    out.text(libc::IFLA_INFO_SLAVE_KIND, "bridge");
+    let data = out.open_plain(libc::IFLA_INFO_SLAVE_DATA);
+    for (option, on) in options {
+        out.attr(option, &[u8::from(on)]);
+    }
+    out.close(data);
+    out.close(info);
 }
 
 /// Sets the MTU, in bytes.
-pub fn mtu(index: u32, mtu: u32) -> Message {
-    setting(index, LinkAttribute::Mtu(mtu))
+pub fn mtu(batch: &mut Batch, index: u32, mtu: u32) {
+    change(batch, libc::RTM_SETLINK, index).number(libc::IFLA_MTU, mtu);
 }
 
 /// Sets the MAC address.
-pub fn mac(index: u32, mac: Mac) -> Message {
-    setting(index, LinkAttribute::Address(mac.0.to_vec()))
+pub fn mac(batch: &mut Batch, index: u32, mac: Mac) {
+    change(batch, libc::RTM_SETLINK, index).attr(libc::IFLA_ADDRESS, &mac.0);
 }
 
 /// Sets the group.
-pub fn group(index: u32, group: u32) -> Message {
-    setting(index, LinkAttribute::Group(group))
+pub fn group(batch: &mut Batch, index: u32, group: u32) {
+    change(batch, libc::RTM_SETLINK, index).number(libc::IFLA_GROUP, group);
 }
 
 /// Sets the alias, cut to what the kernel takes.
-pub fn alias(index: u32, alias: &str) -> Message {
-    setting(index, alias_attribute(alias))
+pub fn alias(batch: &mut Batch, index: u32, alias: &str) {
+    put_alias(change(batch, libc::RTM_SETLINK, index), alias);
 }
 
-fn alias_attribute(alias: &str) -> LinkAttribute {
+fn put_alias(out: &mut Outgoing, alias: &str) {
     let end = alias.floor_char_boundary(ALIAS_BYTES);
-    LinkAttribute::IfAlias(alias[..end].to_owned())
+    out.text(libc::IFLA_IFALIAS, &alias[..end]);
 }
 
 /// Keeps the kernel from giving the link an IPv6 address of its own making; no router
 /// solicitations then, no duplicate address detection, and none of their traffic.
-pub fn no_autoconf(index: u32) -> Message {
-    // No IPv6 in this kernel or on this link: nothing to prevent.
-    setting(index, autoconf_attribute()).forgiving(&[Errno::AFNOSUPPORT])
+pub fn no_autoconf(batch: &mut Batch, index: u32) {
+    put_no_autoconf(change(batch, libc::RTM_SETLINK, index));
+    batch.forgive(NO_IPV6);
 }
 
-fn autoconf_attribute() -> LinkAttribute {
-    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])
+fn put_no_autoconf(out: &mut Outgoing) {
+    let families = out.open_plain(libc::IFLA_AF_SPEC);
+    let inet6 = out.open_plain(libc::AF_INET6 as u16);
+    out.attr(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+    out.close(inet6);
+    out.close(families);
 }
 
 /// Sets a link up.
-pub fn up(index: u32) -> Message {
-    flags(index, LinkFlags::Up)
+pub fn up(batch: &mut Batch, index: u32) {
+    batch.request(libc::RTM_SETLINK, 0).body(&header(index, UP));
 }
 
 /// Deletes a link, and with one end of a cable the other.
-pub fn delete(index: u32) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    Message::new(RouteNetlinkMessage::DelLink(message), 0)
+pub fn delete(batch: &mut Batch, index: u32) {
+    change(batch, libc::RTM_DELLINK, index);
 }
 
-fn flags(index: u32, flags: LinkFlags) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.header.flags = flags;
-    message.header.change_mask = LinkFlags::Up;
-    Message::new(RouteNetlinkMessage::SetLink(message), 0)
+/// Begins a message about a link that exists.
+fn change(batch: &mut Batch, kind: u16, index: u32) -> &mut Outgoing {
+    let out = batch.request(kind, 0);
+    out.body(&header(index, 0));
+    out
 }
 
-fn setting(index: u32, attribute: LinkAttribute) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes = vec![attribute];
-    Message::new(RouteNetlinkMessage::SetLink(message), 0)
+/// Begins the message that makes a link. A gate: what follows sets up the new link, and must not
+/// reach a stranger with its number or name.
+fn birth<'a>(batch: &'a mut Batch, name: &IfName, index: u32, link: &Link) -> &'a mut Outgoing {
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    let out = batch.gate(libc::RTM_NEWLINK, flags as u16);
+    out.body(&header(index, 0));
+    out.text(libc::IFLA_IFNAME, name.as_str());
+    put_ethernet(out, link);
+    if let Some(group) = link.group {
+        out.number(libc::IFLA_GROUP, group.0);
+    }
+    out
 }
 
-/// A gate: what follows sets up the new link, and must not reach a stranger with its number
-/// or name.
-fn creating(message: LinkMessage) -> Message {
-    Message::new(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).first()
-}
-
-fn birth(name: &IfName, index: u32, link: &Link) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes = vec![LinkAttribute::IfName(name.to_string())];
-    message.attributes.extend(ethernet(link));
-    message.attributes.extend(link.group.map(|group| LinkAttribute::Group(group.0)));
-    message
-}
-
-fn ethernet(link: &Link) -> [LinkAttribute; 2] {
-    [LinkAttribute::Mtu(link.mtu), LinkAttribute::Address(link.mac.0.to_vec())]
+fn put_ethernet(out: &mut Outgoing, link: &Link) {
+    out.number(libc::IFLA_MTU, link.mtu);
+    out.attr(libc::IFLA_ADDRESS, &link.mac.0);
 }
 
 /// With the default, one queue a CPU, the kernel waits for RCU twice: 0.2 to 1.2 ms.
-fn one_queue() -> [LinkAttribute; 2] {
-    [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)]
+fn put_one_queue(out: &mut Outgoing) {
+    out.number(libc::IFLA_NUM_TX_QUEUES, 1);
+    out.number(libc::IFLA_NUM_RX_QUEUES, 1);
 }
 
 /// What is read of a link.
@@ -302,29 +307,22 @@ pub struct PortFacts {
     pub as_set: bool,
 }
 
-/// Asks about several links at once, each with one answer or one refusal.
-pub fn ask(
-    socket: &mut RouteSocket,
-    questions: &[RouteNetlinkMessage],
-) -> Result<Vec<Result<LinkFacts, Errno>>, BatchError> {
-    socket.ask_for(questions, answer)
+/// Asks about one link; `None` where there is none of that name.
+pub fn by_name(socket: &mut RouteSocket, name: &str) -> Result<Option<LinkFacts>, BatchError> {
+    socket.get(|batch| ask_by_name(batch, name), read)
 }
 
-/// Asks about one link; `None` where there is no such link.
-pub fn get(
-    socket: &mut RouteSocket,
-    question: RouteNetlinkMessage,
-) -> Result<Option<LinkFacts>, BatchError> {
-    only(ask(socket, std::slice::from_ref(&question))?)
+/// Asks about one link; `None` where there is none of that number.
+pub fn by_index(socket: &mut RouteSocket, index: u32) -> Result<Option<LinkFacts>, BatchError> {
+    socket.get(|batch| ask_by_index(batch, index), read)
 }
 
 /// Lists the names of all links of the socket's namespace. Never the host's: the kernel's cost for
 /// that grows with the square of their number.
 pub fn names(socket: &mut RouteSocket) -> Result<Vec<String>, BatchError> {
-    socket.dump_for(&list(), |message| {
-        let attributes = message.body.get(16..).unwrap_or_default();
-        let name = netlink::attribute(attributes, libc::IFLA_IFNAME).and_then(text);
-        name.map(str::to_owned).ok_or_else(|| "a link without a name".to_owned())
+    socket.dump(list, |message| {
+        let attributes = message.body.get(16..)?;
+        netlink::attribute(attributes, libc::IFLA_IFNAME).and_then(text).map(str::to_owned)
     })
 }
 
@@ -334,24 +332,18 @@ pub fn exists(socket: &mut RouteSocket, name: &IfName) -> Result<bool, BatchErro
     let number = name.as_str().strip_prefix("txv").and_then(|number| number.parse().ok());
     let found = number.and_then(|index| socket.name_at(index).ok());
     Ok(found.is_some_and(|found| found == name.as_str())
-        || get(socket, get_by_name(name.as_str()))?.is_some())
+        || by_name(socket, name.as_str())?.is_some())
 }
 
-fn answer(message: &netlink::Message<'_>) -> Result<LinkFacts, String> {
-    read(message.body).ok_or_else(|| "a link that cannot be read".to_owned())
-}
-
-/// Reads the body of an RTM_NEWLINK. Not by the types that write: a link comes with some sixty
-/// attributes, and to decode them all cost more than the kernel's answer did.
-pub fn read(body: &[u8]) -> Option<LinkFacts> {
-    let number = |data: &[u8]| data.first_chunk().copied().map(u32::from_ne_bytes);
-    let header: &[u8; 16] = body.first_chunk()?;
+/// Reads an RTM_NEWLINK: of some sixty attributes those that we want.
+pub fn read(message: &Message<'_>) -> Option<LinkFacts> {
+    let (header, rest) = message.body.split_at_checked(16)?;
     let mut facts = LinkFacts {
         index: number(&header[4..])?,
-        up: number(&header[8..])? & libc::IFF_UP as u32 != 0,
+        up: number(&header[8..])? & UP != 0,
         ..LinkFacts::default()
     };
-    for (kind, data) in attributes(&body[16..]) {
+    for (kind, data) in attributes(rest) {
         match kind {
             libc::IFLA_ADDRESS => facts.mac = data.try_into().ok().map(Mac),
             libc::IFLA_IFNAME => facts.name = text(data)?.to_owned(),
@@ -368,16 +360,12 @@ pub fn read(body: &[u8]) -> Option<LinkFacts> {
     Some(facts)
 }
 
-/// Within `IFLA_LINKINFO` (linux/if_link.h).
-const INFO_KIND: u16 = 1;
-const INFO_SLAVE_DATA: u16 = 5;
-
 fn read_info(info: &[u8], facts: &mut LinkFacts) {
     for (kind, data) in attributes(info) {
         match kind {
-            INFO_KIND => facts.kind = text(data).unwrap_or_default().to_owned(),
+            libc::IFLA_INFO_KIND => facts.kind = text(data).unwrap_or_default().to_owned(),
             // Only bridges tell anything about their ports, as far as we look.
-            INFO_SLAVE_DATA => facts.port = read_port(data),
+            libc::IFLA_INFO_SLAVE_DATA => facts.port = read_port(data),
             _ => {}
         }
     }
@@ -412,26 +400,24 @@ fn read_port(options: &[u8]) -> PortFacts {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::Emitable;
-
     use super::*;
 
     #[test]
     fn a_long_alias_is_cut_between_characters() {
-        let long = "é".repeat(200);
-        let RouteNetlinkMessage::SetLink(message) = alias(3, &long).body else { panic!() };
-        assert_eq!(message.attributes, [LinkAttribute::IfAlias("é".repeat(127))]);
+        let mut batch = Batch::default();
+        alias(&mut batch, 3, &"é".repeat(200));
+        assert_eq!(read(&batch.messages()[0]).unwrap().alias, "é".repeat(127));
     }
 
-    /// What follows the message that makes a cable with this MTU.
-    fn after_birth(mtu: u32, ipv6: bool) -> Vec<Message> {
+    /// Makes a cable with this MTU.
+    fn birth_of(batch: &mut Batch, mtu: u32, ipv6: bool) {
         let (name, inner_name) = ("txv9".parse().unwrap(), "eth0".parse().unwrap());
         let peer = twinax_core::model::LinkId::host("eth0".parse().unwrap());
         let port = Port { bridge: "tx-web".parse().unwrap(), hairpin: true };
         let kind = twinax_core::model::LinkKind::VethHost { peer, port: Some(port.clone()) };
         let (mac, alias) = (Mac([2; 6]), "it".to_owned());
         let host = Link { kind, up: true, mac, mtu, group: None, alias };
-        let messages = add_veth(&Cable {
+        let cable = Cable {
             name: &name,
             index: 9,
             host: &host,
@@ -440,42 +426,38 @@ mod tests {
             inner: &host,
             netns: 0,
             ipv6,
-        });
-        let RouteNetlinkMessage::NewLink(born) = &messages[0].body else { panic!() };
-        assert!(messages[0].gate && born.header.flags.is_empty(), "is born down");
-        messages[1..].to_vec()
+        };
+        add_veth(batch, &cable);
     }
 
     #[test]
     fn a_new_host_end_is_finished_by_one_message_and_set_up_by_the_next() {
-        let [finish, raise] = &after_birth(1280, true)[..] else { panic!() };
-        let RouteNetlinkMessage::NewLink(finish) = &finish.body else { panic!() };
-        assert_eq!((finish.header.index, finish.attributes.len()), (9, 3));
-        assert_eq!(raise.body, up(9).body);
+        let mut batch = Batch::default();
+        birth_of(&mut batch, 1280, true);
+        let [born, finish, raise] = &batch.messages()[..] else { panic!() };
+        assert!(!read(born).unwrap().up, "is born down");
+        assert_eq!(attributes(&finish.body[16..]).count(), 3);
+        assert!(read(raise).unwrap().up);
         // Without IPv6 the kernel refuses what is about it, and the rest of that message.
         for (mtu, ipv6) in [(1280, false), (1279, true)] {
-            let [finish, apart, raise] = &after_birth(mtu, ipv6)[..] else { panic!() };
-            let RouteNetlinkMessage::NewLink(finish) = &finish.body else { panic!() };
-            assert_eq!(finish.attributes.len(), 2);
-            assert_eq!(
-                (&apart.body, apart.forgiven),
-                (&no_autoconf(9).body, &[Errno::AFNOSUPPORT][..])
-            );
-            assert_eq!(raise.body, up(9).body);
+            batch.clear();
+            birth_of(&mut batch, mtu, ipv6);
+            let [_, finish, apart, raise] = &batch.messages()[..] else { panic!() };
+            assert_eq!(attributes(&finish.body[16..]).count(), 2);
+            assert_eq!(attributes(&apart.body[16..]).count(), 1);
+            assert!(read(raise).unwrap().up);
+            assert_eq!(batch.forgiven(), [&[], &[], NO_IPV6, &[]]);
         }
     }
 
     #[test]
     fn what_port_options_write_reads_back_as_set() {
-        let bridge = "tx-web".parse().unwrap();
-        let port = Port { bridge, hairpin: true };
-        let RouteNetlinkMessage::NewLink(mut message) = port_options(9, &port).body else {
-            panic!()
-        };
-        message.attributes.push(LinkAttribute::Controller(4));
-        let mut bytes = vec![0; message.buffer_len()];
-        message.emit(&mut bytes);
-        let read = read(&bytes).unwrap();
+        let mut batch = Batch::default();
+        let port = Port { bridge: "tx-web".parse().unwrap(), hairpin: true };
+        let out = change(&mut batch, libc::RTM_NEWLINK, 9);
+        put_port(out, &port);
+        out.number(libc::IFLA_MASTER, 4);
+        let read = read(&batch.messages()[0]).unwrap();
         assert_eq!(read.port, PortFacts { hairpin: true, as_set: true });
         assert_eq!((read.index, read.master, read.up), (9, Some(4), false));
     }

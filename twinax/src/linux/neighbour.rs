@@ -2,84 +2,76 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-    },
-    route::RouteProtocol,
-};
 use rustix::io::Errno;
 use twinax_core::{model::PROTOCOL, name::Mac};
 
-use super::{addr::family, socket::Message};
+use super::{
+    addr::family,
+    netlink::{Message, Outgoing, attributes, ip, number},
+    socket::Batch,
+};
+
+/// linux/neighbour.h
+const NDA_PROTOCOL: u16 = 12;
+
+const BRIDGE: u8 = libc::AF_BRIDGE as u8;
+
+/// Makes it, or takes the place of what is there.
+const PUT: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
 
 /// Ties an IP address to a MAC on a link for good, whatever was known before.
-pub fn add(index: u32, addr: IpAddr, mac: Mac) -> Message {
-    let mut message = about(index, addr);
-    message.header.state = NeighbourState::Permanent;
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-    message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
-    Message::new(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+pub fn add(batch: &mut Batch, index: u32, addr: IpAddr, mac: Mac) {
+    let out = batch.request(libc::RTM_NEWNEIGH, PUT);
+    put_neighbour(out, index, addr, libc::NUD_PERMANENT);
+    out.attr(libc::NDA_LLADDR, &mac.0);
+    out.attr(NDA_PROTOCOL, &[PROTOCOL]);
 }
 
 /// Deletes a neighbour.
-pub fn delete(index: u32, addr: IpAddr) -> Message {
-    Message::new(RouteNetlinkMessage::DelNeighbour(about(index, addr)), 0).forgiving(&[
-        Errno::NOENT,
-        Errno::NODEV,
-        Errno::NXIO,
-    ])
+pub fn delete(batch: &mut Batch, index: u32, addr: IpAddr) {
+    put_neighbour(batch.request(libc::RTM_DELNEIGH, 0), index, addr, 0);
+    batch.forgive(&[Errno::NOENT, Errno::NODEV, Errno::NXIO]);
 }
 
 /// Asks for one neighbour.
-pub fn get(index: u32, addr: IpAddr) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::GetNeighbour(about(index, addr))
+pub fn get(batch: &mut Batch, index: u32, addr: IpAddr) {
+    put_neighbour(batch.request(libc::RTM_GETNEIGH, 0), index, addr, 0);
 }
 
-fn about(index: u32, addr: IpAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(addr);
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::None;
-    message.attributes = vec![NeighbourAttribute::Destination(addr.into())];
-    message
+fn put_neighbour(out: &mut Outgoing, index: u32, addr: IpAddr, state: u16) {
+    out.body(&header(family(addr), index, state, 0));
+    out.ip(libc::NDA_DST, addr);
 }
 
 /// Tells a bridge that a MAC is behind one of its ports, wherever it was thought to be.
-pub fn add_fdb(port: u32, mac: Mac) -> Message {
-    let mut message = about_fdb(port, mac);
+pub fn add_fdb(batch: &mut Batch, port: u32, mac: Mac) {
     // Static in the bridge's terms; NUD_PERMANENT would mean an address of the bridge itself.
-    message.header.state = NeighbourState::Noarp;
-    Message::new(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+    put_fdb(batch.request(libc::RTM_NEWNEIGH, PUT), port, mac, libc::NUD_NOARP);
 }
 
 /// Deletes an entry of a bridge's forwarding table.
-pub fn delete_fdb(port: u32, mac: Mac) -> Message {
+pub fn delete_fdb(batch: &mut Batch, port: u32, mac: Mac) {
+    put_fdb(batch.request(libc::RTM_DELNEIGH, 0), port, mac, 0);
     // EINVAL: the port is off its bridge, and its entries went with it.
-    Message::new(RouteNetlinkMessage::DelNeighbour(about_fdb(port, mac)), 0).forgiving(&[
-        Errno::NOENT,
-        Errno::NODEV,
-        Errno::INVAL,
-        Errno::OPNOTSUPP,
-    ])
+    batch.forgive(&[Errno::NOENT, Errno::NODEV, Errno::INVAL, Errno::OPNOTSUPP]);
 }
 
 /// Asks a port's bridge where a MAC is.
-pub fn get_fdb(port: u32, mac: Mac) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::GetNeighbour(about_fdb(port, mac))
+pub fn get_fdb(batch: &mut Batch, port: u32, mac: Mac) {
+    put_fdb(batch.request(libc::RTM_GETNEIGH, 0), port, mac, 0);
 }
 
-fn about_fdb(port: u32, mac: Mac) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = port;
-    message.header.state = NeighbourState::None;
+fn put_fdb(out: &mut Outgoing, port: u32, mac: Mac, state: u16) {
     // NTF_MASTER: the table of the port's bridge, not the port's own.
-    message.header.flags = NeighbourFlags::Controller;
-    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
-    message
+    out.body(&header(BRIDGE, port, state, libc::NTF_MASTER));
+    out.attr(libc::NDA_LLADDR, &mac.0);
+}
+
+/// `struct ndmsg` (linux/neighbour.h): family, link, state, flags, type.
+fn header(family: u8, index: u32, state: u16, flags: u8) -> [u8; 12] {
+    let [a, b, c, d] = index.to_ne_bytes();
+    let [e, f] = state.to_ne_bytes();
+    [family, 0, 0, 0, a, b, c, d, e, f, flags, 0]
 }
 
 /// What is read of a neighbour or a forwarding entry.
@@ -94,32 +86,24 @@ pub struct NeighbourFacts {
     pub ours: bool,
 }
 
-/// Reads an answer about a neighbour; `None` where it is about something else.
-pub fn facts(message: &RouteNetlinkMessage) -> Option<NeighbourFacts> {
-    let RouteNetlinkMessage::NewNeighbour(message) = message else {
-        return None;
-    };
-    let mut facts =
-        NeighbourFacts { index: message.header.ifindex, addr: None, mac: None, ours: false };
+/// Reads an answer about a neighbour or a forwarding entry.
+pub fn facts(message: &Message<'_>) -> Option<NeighbourFacts> {
+    let (header, rest) = message.body.split_at_checked(12)?;
+    let state = u16::from_ne_bytes([header[8], header[9]]);
+    let index = number(&header[4..])?;
+    let mut facts = NeighbourFacts { index, addr: None, mac: None, ours: false };
     let mut marked = false;
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(addr)) => {
-                facts.addr = Some((*addr).into());
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(addr)) => {
-                facts.addr = Some((*addr).into());
-            }
-            NeighbourAttribute::LinkLayerAddress(mac) => {
-                facts.mac = mac.as_slice().try_into().ok().map(Mac);
-            }
-            NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL)) => marked = true,
+    for (kind, data) in attributes(rest) {
+        match kind {
+            libc::NDA_DST => facts.addr = ip(data),
+            libc::NDA_LLADDR => facts.mac = data.try_into().ok().map(Mac),
+            NDA_PROTOCOL => marked = data == [PROTOCOL],
             _ => {}
         }
     }
-    facts.ours = match message.header.family {
-        AddressFamily::Bridge => message.header.state == NeighbourState::Noarp,
-        _ => marked && message.header.state == NeighbourState::Permanent,
+    facts.ours = match header[0] {
+        BRIDGE => state == libc::NUD_NOARP,
+        _ => marked && state == libc::NUD_PERMANENT,
     };
     Some(facts)
 }
@@ -133,12 +117,16 @@ mod tests {
         let mac = Mac([2, 0x74, 10, 1, 0, 2]);
         for addr in ["10.1.0.2", "fd00::2"] {
             let addr: IpAddr = addr.parse().unwrap();
-            let read = facts(&add(7, addr, mac).body).unwrap();
+            let mut batch = Batch::default();
+            add(&mut batch, 7, addr, mac);
+            let read = facts(&batch.messages()[0]).unwrap();
             let expected =
                 NeighbourFacts { index: 7, addr: Some(addr), mac: Some(mac), ours: true };
             assert_eq!(read, expected);
         }
-        let read = facts(&add_fdb(7, mac).body).unwrap();
+        let mut batch = Batch::default();
+        add_fdb(&mut batch, 7, mac);
+        let read = facts(&batch.messages()[0]).unwrap();
         assert_eq!(read, NeighbourFacts { index: 7, addr: None, mac: Some(mac), ours: true });
     }
 }

@@ -7,7 +7,10 @@
 //! May not: know what any message means.
 #![allow(unsafe_code, reason = "rustix has no netlink options, and no ioctl of ethtool")]
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::{
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
 
 use rustix::{
     buffer::spare_capacity,
@@ -61,7 +64,19 @@ impl Outgoing {
 
     /// Asks the kernel to confirm the message under construction.
     pub fn ask_for_ack(&mut self) {
-        self.bytes[self.start + 6] |= libc::NLM_F_ACK as u8;
+        self.flag(self.start, libc::NLM_F_ACK as u16);
+    }
+
+    /// Gives flags to the message that begins at `start`.
+    pub fn flag(&mut self, start: usize, flags: u16) {
+        for (byte, more) in self.bytes[start + 6..start + 8].iter_mut().zip(flags.to_ne_bytes()) {
+            *byte |= more;
+        }
+    }
+
+    /// Gives a number to the message that begins at `start`.
+    pub fn set_seq(&mut self, start: usize, seq: u32) {
+        self.bytes[start + 8..start + 12].copy_from_slice(&seq.to_ne_bytes());
     }
 
     /// Returns the length in bytes of the message under construction.
@@ -89,6 +104,19 @@ impl Outgoing {
         self.attr(kind, &number.to_be_bytes());
     }
 
+    /// Puts a number in host byte order, as rtnetlink has them.
+    pub fn number(&mut self, kind: u16, number: u32) {
+        self.attr(kind, &number.to_ne_bytes());
+    }
+
+    /// Puts the bytes of an IP address.
+    pub fn ip(&mut self, kind: u16, addr: IpAddr) {
+        match addr {
+            IpAddr::V4(addr) => self.attr(kind, &addr.octets()),
+            IpAddr::V6(addr) => self.attr(kind, &addr.octets()),
+        }
+    }
+
     /// Puts a text with the NUL that ends it.
     pub fn text(&mut self, kind: u16, text: &str) {
         let len = u16::try_from(text.len() + 5).expect("names are short");
@@ -101,8 +129,13 @@ impl Outgoing {
 
     /// Opens an attribute that holds others.
     pub fn open(&mut self, kind: u16) -> Open {
+        self.open_plain(kind | NESTED)
+    }
+
+    /// As [`Self::open`], without the flag that rtnetlink is older than.
+    pub fn open_plain(&mut self, kind: u16) -> Open {
         let at = self.bytes.len();
-        self.attr(kind | NESTED, &[]);
+        self.attr(kind, &[]);
         Open(at)
     }
 
@@ -128,8 +161,6 @@ pub struct Message<'a> {
     pub seq: u32,
     /// What follows the header.
     pub body: &'a [u8],
-    /// Header and body.
-    pub whole: &'a [u8],
 }
 
 /// What the kernel says of a request that asked for an answer, or that it refused.
@@ -155,7 +186,6 @@ pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
             flags: u16_at(header, 6)?,
             seq: u32_at(header, 8)?,
             body: whole.get(HEADER..)?,
-            whole,
         };
         bytes = bytes.get(aligned(len)..).unwrap_or_default();
         Some(message)
@@ -190,6 +220,17 @@ pub fn be32(data: &[u8]) -> Option<u32> {
     data.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
+/// Returns a number that is in host byte order.
+pub fn number(data: &[u8]) -> Option<u32> {
+    u32_at(data, 0)
+}
+
+/// Returns an IP address; its family is its length.
+pub fn ip(data: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(data).ok().map(IpAddr::from);
+    four.or_else(|| <[u8; 16]>::try_from(data).ok().map(IpAddr::from))
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
@@ -201,7 +242,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 impl Message<'_> {
     /// Reads `NLMSG_ERROR`, which also says that all went well.
     pub fn verdict(&self) -> Option<Verdict> {
-        if i32::from(self.kind) != libc::NLMSG_ERROR {
+        if !self.is_verdict() {
             return None;
         }
         let code = u32_at(self.body, 0)? as i32;
@@ -240,6 +281,11 @@ impl Message<'_> {
         Some((verdict.errno?, verdict.text))
     }
 
+    /// Whether it is `NLMSG_ERROR`, which also says that all went well.
+    pub fn is_verdict(&self) -> bool {
+        i32::from(self.kind) == libc::NLMSG_ERROR
+    }
+
     /// Whether a dump ends here.
     pub fn is_done(&self) -> bool {
         i32::from(self.kind) == libc::NLMSG_DONE
@@ -261,10 +307,8 @@ impl Socket {
         let flags = SocketFlags::CLOEXEC;
         let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         // No dump brings more than 32 KiB at a time (netlink_dump()).
-        let mut socket = Self { fd, buffer: Vec::with_capacity(1 << 16), send_limit: 0 };
+        let socket = Self { fd, buffer: Vec::with_capacity(1 << 15), send_limit: 0 };
         socket.switch_on(libc::NETLINK_EXT_ACK)?;
-        socket.switch_on(libc::NETLINK_CAP_ACK)?;
-        socket.learn_send_limit()?;
         Ok(socket)
     }
 
@@ -354,7 +398,7 @@ impl Socket {
         super::parting::part_with(&mut self.fd)
     }
 
-    /// The longest that one send may be, in bytes.
+    /// The longest that one send may be, in bytes; learnt by [`Self::enlarge_buffers`].
     pub fn send_limit(&self) -> usize {
         self.send_limit
     }
@@ -397,6 +441,12 @@ impl Socket {
             return Err(Errno::MSGSIZE);
         }
         Ok(len)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -472,6 +522,20 @@ mod tests {
         assert_eq!(all[0].seq, 7);
         assert_eq!(all[0].refusal(), Some((Errno::EXIST, "Device exists".to_owned())));
         assert_eq!(all[1].refusal(), None);
+    }
+
+    #[test]
+    fn a_refusal_that_repeats_the_request_has_its_words_behind_it() {
+        let mut request = Outgoing::default();
+        request.message(19, 0, 7);
+        request.body(&[0; 16]);
+        let mut out = Outgoing::default();
+        out.message(libc::NLMSG_ERROR as u16, libc::NLM_F_ACK_TLVS as u16, 7);
+        out.body(&(-17i32).to_ne_bytes());
+        out.body(request.bytes());
+        out.text(1, "Device exists");
+        let read = messages(out.bytes()).next().and_then(|message| message.refusal());
+        assert_eq!(read, Some((Errno::EXIST, "Device exists".to_owned())));
     }
 
     #[test]

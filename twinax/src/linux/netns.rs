@@ -12,7 +12,7 @@ use std::{
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 use twinax_core::state::{Sandbox, Way};
 
@@ -79,9 +79,9 @@ impl NetnsHandle {
     /// its cookie too.
     pub fn meet(way: &Way) -> Result<(u64, Self, RouteSocket), NetnsError> {
         let handle = Self::open(way)?;
-        let (cookie, socket) = handle.within(|| (own_cookie(), RouteSocket::open()))?;
+        let socket = handle.route_socket()?;
+        let cookie = cookie_at(socket.as_fd());
         let cookie = cookie.map_err(|errno| handle.failed("read the cookie of", errno))?;
-        let socket = socket.map_err(|errno| handle.failed("open a socket in", errno))?;
         Ok((cookie, handle, socket))
     }
 
@@ -165,15 +165,26 @@ fn open(path: &str) -> Result<OwnedFd, NetnsError> {
     }
 }
 
-/// Returns the cookie of the calling thread's network namespace (`SO_NETNS_COOKIE`,
-/// asm-generic/socket.h): unique until the next boot.
+/// Moves the calling thread into a network namespace that nobody else is in, for good.
+pub(super) fn unshare_network() -> Result<(), Errno> {
+    // SAFETY: CLONE_FILES is not among the flags.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+}
+
+/// Returns the cookie of the calling thread's network namespace: unique until the next boot.
 ///
 /// # Errors
 /// The kernel's; before Linux 5.14 there is no such option (`ENOPROTOOPT`).
 pub fn own_cookie() -> Result<u64, Errno> {
-    const SO_NETNS_COOKIE: libc::c_int = 71;
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    cookie_at(socket.as_fd())
+}
+
+/// As [`own_cookie`], of the namespace that a socket lives in (`SO_NETNS_COOKIE`,
+/// asm-generic/socket.h).
+fn cookie_at(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
     let mut cookie: u64 = 0;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes into `cookie`, which are live.

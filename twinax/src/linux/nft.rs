@@ -191,6 +191,8 @@ impl NftSocket {
     /// Opens a socket to the network namespace that the calling thread is in.
     pub fn open() -> Result<Self, NftError> {
         let opened = Socket::open(Some(netlink::NETFILTER)).and_then(|mut socket| {
+            // A refusal does not repeat the request, which may be long.
+            socket.switch_on(libc::NETLINK_CAP_ACK)?;
             socket.enlarge_buffers()?;
             Ok(socket)
         });

@@ -3,12 +3,11 @@
 //! Never lists the host's links: the kernel's cost for that grows with the square of their
 //! number. Changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    nsid::{NsidAttribute, NsidMessage},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::{AsRawFd, RawFd},
 };
+
 use rustix::io::Errno;
 use twinax_core::{
     model::{
@@ -19,11 +18,18 @@ use twinax_core::{
 };
 
 use super::{
-    addr,
+    addr::{self, INET, INET6},
     apply::{LinkError, Links},
     link::{self, LinkFacts},
-    neighbour, route,
+    neighbour,
+    netlink::{Message, attribute, number},
+    route,
+    socket::Batch,
 };
+
+// linux/net_namespace.h
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
 
 /// What is there of what was asked about.
 #[derive(Clone, Debug, Default)]
@@ -80,9 +86,11 @@ impl Links {
             let Some(socket) = self.socket(netns) else {
                 continue;
             };
-            let questions: Vec<_> =
-                ids.iter().map(|id| link::get_by_name(id.name.as_str())).collect();
-            for (id, answer) in ids.into_iter().zip(link::ask(socket, &questions)?) {
+            let ask = |batch: &mut Batch| {
+                ids.iter().for_each(|id| link::ask_by_name(batch, id.name.as_str()));
+            };
+            let answers = socket.ask(ask, link::read)?;
+            for (id, answer) in ids.into_iter().zip(answers) {
                 let Some(facts) = present(answer)? else {
                     continue;
                 };
@@ -181,7 +189,7 @@ impl Links {
         let Some(peer) = facts.peer else {
             return Ok(None);
         };
-        let Some(found) = link::get(self.host(), link::get_by_index(peer))? else {
+        let Some(found) = link::by_index(self.host(), peer)? else {
             return Ok(None);
         };
         let (true, Some(nsid)) = (found.peer == Some(facts.index), found.peer_netns) else {
@@ -213,39 +221,27 @@ impl Links {
         let Some(socket) = self.socket(netns) else {
             return Ok(None);
         };
-        let found = link::get(socket, link::get_by_index(index))?;
+        let found = link::by_index(socket, index)?;
         Ok(found.and_then(|facts| facts.name.parse().ok()))
     }
 
     /// Returns the container whose namespace the host's namespace numbers so.
     fn room_of(&mut self, nsid: i32) -> Result<Option<ContainerName>, LinkError> {
-        use std::os::fd::AsRawFd;
-        let mut questions = Vec::new();
         let mut asked = Vec::new();
         for (name, room) in self.rooms() {
             match (room.nsid, room.netns.fd()) {
                 (Some(id), _) if id == nsid => return Ok(Some(name.clone())),
-                (None, Some(fd)) => {
-                    let mut message = NsidMessage::default();
-                    message.attributes = vec![NsidAttribute::Fd(fd.as_raw_fd() as u32)];
-                    questions.push(RouteNetlinkMessage::GetNsId(message));
-                    asked.push(name.clone());
-                }
+                (None, Some(fd)) => asked.push((name.clone(), fd.as_raw_fd())),
                 _ => {}
             }
         }
         let mut found = None;
-        for (name, answer) in asked.into_iter().zip(self.host().ask(&questions)?) {
-            // NETNSA_NSID_NOT_ASSIGNED is -1: no link of the host leads there yet.
-            let id = match answer {
-                Ok(RouteNetlinkMessage::NewNsId(message)) => {
-                    message.attributes.iter().find_map(|attribute| match attribute {
-                        NsidAttribute::Id(id) if *id >= 0 => Some(*id),
-                        _ => None,
-                    })
-                }
-                _ => None,
-            };
+        let answers = self.host().ask(
+            |batch| asked.iter().for_each(|(_, fd)| ask_nsid(batch, *fd)),
+            |message| Some(read_nsid(message)),
+        )?;
+        for ((name, _), answer) in asked.into_iter().zip(answers) {
+            let id = answer.ok().flatten();
             if id == Some(nsid) {
                 found = Some(name.clone());
             }
@@ -266,7 +262,7 @@ impl Links {
         let Some(socket) = self.socket(&id.netns) else {
             return Ok(());
         };
-        for facts in socket.dump(&addr::list(Some(index)))?.iter().filter_map(addr::facts) {
+        for facts in socket.dump(|batch| addr::list(batch, Some(index)), addr::facts)? {
             let addr = Addr { link: id.clone(), net: facts.net };
             if facts.index != index {
                 continue; // A kernel that does not filter.
@@ -289,9 +285,9 @@ impl Links {
         let Some(socket) = self.socket(&id.netns) else {
             return Ok(());
         };
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let answers = socket.dump(&route::list_ours(family, index))?;
-            for facts in answers.iter().filter_map(route::facts) {
+        for family in [INET, INET6] {
+            let list = |batch: &mut Batch| route::list_ours(batch, family, index);
+            for facts in socket.dump(list, route::facts)? {
                 if facts.ours && facts.index == Some(index) {
                     let (dst, via, src) = (facts.dst, facts.via, facts.src);
                     seen.topology.routes.insert(Route { link: id.clone(), dst, via, src });
@@ -311,13 +307,14 @@ impl Links {
         let wanted: Vec<_> =
             wanted.iter().filter_map(|entry| Some((entry, *index.get(&entry.link)?))).collect();
         for some in wanted.chunk_by(|(a, _), (b, _)| a.link.netns == b.link.netns) {
-            let questions: Vec<_> =
-                some.iter().map(|(entry, index)| neighbour::get(*index, entry.addr)).collect();
             let Some(socket) = self.socket(&some[0].0.link.netns) else {
                 continue;
             };
-            for ((entry, _), answer) in some.iter().zip(socket.ask(&questions)?) {
-                let facts = present(answer)?.as_ref().and_then(neighbour::facts);
+            let ask = |batch: &mut Batch| {
+                some.iter().for_each(|(entry, index)| neighbour::get(batch, *index, entry.addr));
+            };
+            for ((entry, _), answer) in some.iter().zip(socket.ask(ask, neighbour::facts)?) {
+                let facts = present(answer)?;
                 if let Some(mac) = facts.filter(|facts| facts.ours).and_then(|facts| facts.mac) {
                     let (link, addr) = (entry.link.clone(), entry.addr);
                     seen.topology.neighbours.insert(Neighbour { link, addr, mac });
@@ -342,16 +339,30 @@ impl Links {
             .filter(|entry| on_bridge(&entry.port))
             .filter_map(|entry| Some((entry, *index.get(&entry.port)?)))
             .collect();
-        let questions: Vec<_> =
-            wanted.iter().map(|(entry, index)| neighbour::get_fdb(*index, entry.mac)).collect();
-        for ((entry, index), answer) in wanted.iter().zip(self.host().ask(&questions)?) {
-            let facts = present(answer)?.as_ref().and_then(neighbour::facts);
+        let ask = |batch: &mut Batch| {
+            wanted.iter().for_each(|(entry, index)| neighbour::get_fdb(batch, *index, entry.mac));
+        };
+        for ((entry, index), answer) in wanted.iter().zip(self.host().ask(ask, neighbour::facts)?) {
+            let facts = present(answer)?;
             if facts.is_some_and(|facts| facts.ours && facts.index == *index) {
                 seen.topology.fdb.insert((*entry).clone());
             }
         }
         Ok(())
     }
+}
+
+/// Asks how the socket's namespace numbers another (`struct rtgenmsg`: one byte, padded).
+pub(super) fn ask_nsid(batch: &mut Batch, netns: RawFd) {
+    let out = batch.request(libc::RTM_GETNSID, 0);
+    out.body(&[0; 4]);
+    out.number(NETNSA_FD, netns.cast_unsigned());
+}
+
+/// `None`: it has no number yet (`NETNSA_NSID_NOT_ASSIGNED` is -1), as no link leads there.
+fn read_nsid(message: &Message<'_>) -> Option<i32> {
+    let id = attribute(message.body.get(4..)?, NETNSA_NSID).and_then(number)?;
+    i32::try_from(id).ok()
 }
 
 /// Tells what is not there from what could not be asked.

@@ -3,98 +3,122 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
-        RouteScope, RouteType, RouteVia,
-    },
-};
 use rustix::io::Errno;
 use twinax_core::model::{PROTOCOL, Route};
 
 use super::{
-    addr::family,
-    socket::{BatchError, Message, RouteSocket},
+    addr::{INET, INET6, family},
+    netlink::{Message, Outgoing, attributes, ip, number},
+    socket::{Batch, BatchError, RouteSocket},
 };
 
+/// `struct rtmsg` (linux/rtnetlink.h), as far as we fill it in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Header {
+    family: u8,
+    dst_len: u8,
+    table: u8,
+    protocol: u8,
+    scope: u8,
+    kind: u8,
+    flags: u32,
+}
+
+impl Header {
+    fn bytes(self) -> [u8; 12] {
+        let Self { family, dst_len, table, protocol, scope, kind, flags } = self;
+        let [a, b, c, d] = flags.to_ne_bytes();
+        // The source's length and the type of service are not used.
+        [family, dst_len, 0, 0, table, protocol, scope, kind, a, b, c, d]
+    }
+}
+
 /// Adds a route; refused with `EEXIST` where there is another to the same destination.
-pub fn add(index: u32, route: &Route) -> Message {
-    let flags = NLM_F_CREATE | NLM_F_EXCL;
-    Message::new(RouteNetlinkMessage::NewRoute(about(index, route)), flags)
+pub fn add(batch: &mut Batch, index: u32, route: &Route) {
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    put_route(batch.request(libc::RTM_NEWROUTE, flags as u16), index, route);
 }
 
 /// Deletes a route.
-pub fn delete(index: u32, route: &Route) -> Message {
-    Message::new(RouteNetlinkMessage::DelRoute(about(index, route)), 0)
-        .forgiving(&[Errno::SRCH, Errno::NODEV])
+pub fn delete(batch: &mut Batch, index: u32, route: &Route) {
+    put_route(batch.request(libc::RTM_DELROUTE, 0), index, route);
+    batch.forgive(&[Errno::SRCH, Errno::NODEV]);
 }
 
-fn about(index: u32, route: &Route) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    let header = &mut message.header;
-    header.address_family = family(route.dst.addr());
-    header.destination_prefix_length = route.dst.prefix_len();
-    header.table = RouteHeader::RT_TABLE_MAIN;
-    header.protocol = RouteProtocol::Other(PROTOCOL);
-    header.kind = RouteType::Unicast;
-    header.scope = match route.via {
-        None => RouteScope::Link,
-        Some(_) => RouteScope::Universe,
+fn put_route(out: &mut Outgoing, index: u32, route: &Route) {
+    let scope = match route.via {
+        None => libc::RT_SCOPE_LINK,
+        Some(_) => libc::RT_SCOPE_UNIVERSE,
     };
-    let attributes = &mut message.attributes;
+    let header = Header {
+        family: family(route.dst.addr()),
+        dst_len: route.dst.prefix_len(),
+        table: libc::RT_TABLE_MAIN,
+        protocol: PROTOCOL,
+        scope,
+        kind: libc::RTN_UNICAST,
+        flags: 0,
+    };
+    out.body(&header.bytes());
     if route.dst.prefix_len() > 0 {
-        attributes.push(RouteAttribute::Destination(route.dst.network().into()));
+        out.ip(libc::RTA_DST, route.dst.network());
     }
-    if let Some(via) = route.via {
-        attributes.push(match via.is_ipv4() == route.dst.addr().is_ipv4() {
-            true => RouteAttribute::Gateway(via.into()),
-            false => RouteAttribute::Via(via.into()),
-        });
+    match route.via {
+        Some(via) if family(via) == header.family => out.ip(libc::RTA_GATEWAY, via),
+        Some(via) => put_via(out, via),
+        None => {}
     }
-    attributes.extend(route.src.map(|src| RouteAttribute::PrefSource(src.into())));
-    attributes.push(RouteAttribute::Oif(index));
-    message
+    if let Some(src) = route.src {
+        out.ip(libc::RTA_PREFSRC, src);
+    }
+    out.number(libc::RTA_OIF, index);
+}
+
+/// A gateway of the other family (`struct rtvia`: family u16, address).
+fn put_via(out: &mut Outgoing, via: IpAddr) {
+    let family = u16::from(family(via)).to_ne_bytes();
+    match via {
+        IpAddr::V4(via) => out.attr(libc::RTA_VIA, &[&family[..], &via.octets()].concat()),
+        IpAddr::V6(via) => out.attr(libc::RTA_VIA, &[&family[..], &via.octets()].concat()),
+    }
 }
 
 /// Asks for our routes that lead out by one link.
-pub fn list_ours(family: AddressFamily, index: u32) -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Other(PROTOCOL);
-    message.attributes = vec![RouteAttribute::Oif(index)];
-    RouteNetlinkMessage::GetRoute(message)
+pub fn list_ours(batch: &mut Batch, family: u8, index: u32) {
+    let table = libc::RT_TABLE_MAIN;
+    let header = Header { family, table, protocol: PROTOCOL, ..Header::default() };
+    let out = batch.request(libc::RTM_GETROUTE, 0);
+    out.body(&header.bytes());
+    out.number(libc::RTA_OIF, index);
 }
 
 /// Asks for all routes of a table.
-pub fn list(family: AddressFamily, table: u8) -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family;
-    message.header.table = table;
-    RouteNetlinkMessage::GetRoute(message)
+pub fn list(batch: &mut Batch, family: u8, table: u8) {
+    let header = Header { family, table, ..Header::default() };
+    batch.request(libc::RTM_GETROUTE, 0).body(&header.bytes());
 }
 
 /// Whether the main table has a default route that is not ours. Only the header of each route is
 /// read (`struct rtmsg`: the second byte is the length of the prefix, the sixth the protocol).
-pub fn leads_out(socket: &mut RouteSocket, family: AddressFamily) -> Result<bool, BatchError> {
-    let question = list(family, RouteHeader::RT_TABLE_MAIN);
-    let routes = socket.dump_for(&question, |message| match message.body {
-        [_, prefix, _, _, _, protocol, ..] => Ok(*prefix == 0 && *protocol != PROTOCOL),
-        _ => Err("a route that cannot be read".to_owned()),
-    })?;
+pub fn leads_out(socket: &mut RouteSocket, family: u8) -> Result<bool, BatchError> {
+    let routes = socket.dump(
+        |batch| list(batch, family, libc::RT_TABLE_MAIN),
+        |message| match message.body {
+            [_, prefix, _, _, _, protocol, ..] => Some(*prefix == 0 && *protocol != PROTOCOL),
+            _ => None,
+        },
+    )?;
     Ok(routes.contains(&true))
 }
 
 /// Asks which entry of the routing tables (`RTM_F_FIB_MATCH`, since Linux 4.13) serves `addr`.
-pub fn find(addr: IpAddr) -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(addr);
-    message.header.destination_prefix_length = if addr.is_ipv4() { 32 } else { 128 };
-    message.header.flags = RouteFlags::FibMatch;
-    message.attributes = vec![RouteAttribute::Destination(addr.into())];
-    RouteNetlinkMessage::GetRoute(message)
+pub fn find(batch: &mut Batch, addr: IpAddr) {
+    let dst_len = if addr.is_ipv4() { 32 } else { 128 };
+    let flags = libc::RTM_F_FIB_MATCH;
+    let header = Header { family: family(addr), dst_len, flags, ..Header::default() };
+    let out = batch.request(libc::RTM_GETROUTE, 0);
+    out.body(&header.bytes());
+    out.ip(libc::RTA_DST, addr);
 }
 
 /// What is read of a route.
@@ -107,18 +131,17 @@ pub struct RouteFacts {
     pub src: Option<IpAddr>,
     /// Smaller is preferred.
     pub metric: u32,
-    pub kind: RouteType,
+    /// `RTN_*`.
+    pub kind: u8,
     pub ours: bool,
 }
 
-/// Reads an answer about a route; `None` where it is about something else.
-pub fn facts(message: &RouteNetlinkMessage) -> Option<RouteFacts> {
-    let RouteNetlinkMessage::NewRoute(message) = message else {
-        return None;
-    };
-    let nowhere: IpAddr = match message.header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+/// Reads an answer about a route; `None` where it is not of IP.
+pub fn facts(message: &Message<'_>) -> Option<RouteFacts> {
+    let (header, rest) = message.body.split_at_checked(12)?;
+    let nowhere: IpAddr = match header[0] {
+        INET => Ipv4Addr::UNSPECIFIED.into(),
+        INET6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
     let mut dst = nowhere;
@@ -128,31 +151,22 @@ pub fn facts(message: &RouteNetlinkMessage) -> Option<RouteFacts> {
         via: None,
         src: None,
         metric: 0,
-        kind: message.header.kind,
-        ours: message.header.protocol == RouteProtocol::Other(PROTOCOL),
+        kind: header[7],
+        ours: header[5] == PROTOCOL,
     };
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(addr) => dst = plain(addr)?,
-            RouteAttribute::Gateway(addr) => facts.via = plain(addr),
-            RouteAttribute::Via(RouteVia::Inet(addr)) => facts.via = Some((*addr).into()),
-            RouteAttribute::Via(RouteVia::Inet6(addr)) => facts.via = Some((*addr).into()),
-            RouteAttribute::PrefSource(addr) => facts.src = plain(addr),
-            RouteAttribute::Oif(index) => facts.index = Some(*index),
-            RouteAttribute::Priority(metric) => facts.metric = *metric,
+    for (kind, data) in attributes(rest) {
+        match kind {
+            libc::RTA_DST => dst = ip(data)?,
+            libc::RTA_GATEWAY => facts.via = ip(data),
+            libc::RTA_VIA => facts.via = data.get(2..).and_then(ip),
+            libc::RTA_PREFSRC => facts.src = ip(data),
+            libc::RTA_OIF => facts.index = number(data),
+            libc::RTA_PRIORITY => facts.metric = number(data)?,
             _ => {}
         }
     }
-    facts.dst = IpNet::new(dst, message.header.destination_prefix_length).ok()?;
+    facts.dst = IpNet::new(dst, header[1]).ok()?;
     Some(facts)
-}
-
-fn plain(addr: &RouteAddress) -> Option<IpAddr> {
-    match addr {
-        RouteAddress::Inet(addr) => Some((*addr).into()),
-        RouteAddress::Inet6(addr) => Some((*addr).into()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -175,7 +189,9 @@ mod tests {
             let via = via.map(|via| via.parse().unwrap());
             let src = src.map(|src| src.parse().unwrap());
             let route = Route { link: link.clone(), dst, via, src };
-            let read = facts(&add(7, &route).body).unwrap();
+            let mut batch = Batch::default();
+            add(&mut batch, 7, &route);
+            let read = facts(&batch.messages()[0]).unwrap();
             assert_eq!((read.index, read.dst), (Some(7), dst));
             assert_eq!((read.via, read.src, read.ours), (via, src, true));
         }

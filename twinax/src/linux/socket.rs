@@ -3,30 +3,26 @@
 //! Knows nothing of what the messages mean. A socket keeps the network namespace in which it
 //! was opened, whatever its thread does later.
 
-use std::fmt;
-
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
-    NLMSG_OVERRUN, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+use std::{
+    fmt,
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd},
 };
-use netlink_packet_route::RouteNetlinkMessage;
+
 use rustix::io::Errno;
 
-use super::netlink::{self, Socket};
+use super::netlink::{self, Outgoing, Socket};
 
 /// One send carries at most this much: well under the stock `net.core.wmem_default` (212,992).
 const SEND_BYTES: usize = 96 * 1024;
 
 /// ... and at most this many messages, so that the answers, were each an error, fit the
-/// receive buffer (each takes about 768 bytes of the stock 212,992).
+/// receive buffer (each takes 768 to 1,280 bytes of the stock 212,992, as it repeats the request).
 const SEND_MESSAGES: usize = 128;
 
 /// How many questions are under way at once: an answer about a link may take 4 kB of the
 /// receive buffer.
 const ASK_MESSAGES: usize = 16;
-
-/// Bytes of `struct nlmsghdr`.
-const HEADER: usize = 16;
 
 /// How often a dump that the kernel calls inconsistent is tried again.
 const DUMP_TRIES: u32 = 16;
@@ -64,48 +60,79 @@ impl BatchError {
     }
 }
 
-/// A change to ask of the kernel.
-#[derive(Clone, Debug)]
-pub struct Message {
-    pub body: RouteNetlinkMessage,
-    /// `NLM_F_*` beside `NLM_F_REQUEST`, which is always set.
-    pub flags: u16,
+/// Requests to the kernel, written one after another.
+#[derive(Debug, Default)]
+pub struct Batch {
+    out: Outgoing,
+    requests: Vec<Request>,
+}
+
+#[derive(Debug)]
+struct Request {
+    /// Where it begins.
+    start: usize,
     /// Refusals that count as done, such as `ENODEV` of a deletion.
-    pub forgiven: &'static [Errno],
+    forgiven: &'static [Errno],
     /// What follows is sent only once this one was accepted.
-    pub gate: bool,
+    gate: bool,
 }
 
-impl Message {
-    /// A change with these flags, nothing forgiven.
-    pub fn new(body: RouteNetlinkMessage, flags: u16) -> Self {
-        Self { body, flags, forgiven: &[], gate: false }
+impl Batch {
+    /// Begins a request of that type (`RTM_*`), with these `NLM_F_*` beside `NLM_F_REQUEST`.
+    pub fn request(&mut self, kind: u16, flags: u16) -> &mut Outgoing {
+        let start = self.out.bytes().len();
+        self.requests.push(Request { start, forgiven: &[], gate: false });
+        self.out.message(kind, flags, 0);
+        &mut self.out
     }
 
-    /// Counts these refusals as done.
-    pub fn forgiving(mut self, forgiven: &'static [Errno]) -> Self {
-        self.forgiven = forgiven;
-        self
+    /// As [`Self::request`]; nothing of what comes after it is sent if it is refused.
+    pub fn gate(&mut self, kind: u16, flags: u16) -> &mut Outgoing {
+        self.request(kind, flags);
+        if let Some(last) = self.requests.last_mut() {
+            last.gate = true;
+        }
+        &mut self.out
     }
 
-    /// Sends nothing more of the batch if this one is refused.
-    pub fn first(mut self) -> Self {
-        self.gate = true;
-        self
+    /// Counts these refusals of the last request as done.
+    pub fn forgive(&mut self, forgiven: &'static [Errno]) {
+        if let Some(last) = self.requests.last_mut() {
+            last.forgiven = forgiven;
+        }
     }
-}
 
-/// Appends a message with its header (`struct nlmsghdr`). The crate's own way would have a copy of
-/// each body.
-fn encode(body: &RouteNetlinkMessage, flags: u16, seq: u32, bytes: &mut Vec<u8>) {
-    let start = bytes.len();
-    let length = HEADER + body.buffer_len();
-    bytes.extend_from_slice(&(length as u32).to_ne_bytes());
-    bytes.extend_from_slice(&body.message_type().to_ne_bytes());
-    bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-    bytes.extend_from_slice(&seq.to_ne_bytes());
-    bytes.resize(start + length.next_multiple_of(4), 0);
-    body.serialize(&mut bytes[start + HEADER..start + length]);
+    /// How many requests there are.
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Forgets the requests, and keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.out.clear();
+        self.requests.clear();
+    }
+
+    /// Where the request of that number begins, or all end.
+    fn start(&self, n: usize) -> usize {
+        self.requests.get(n).map_or_else(|| self.out.bytes().len(), |request| request.start)
+    }
+
+    /// Numbers the requests of a range, and returns their bytes.
+    fn numbered(&mut self, range: Range<usize>, first: u32) -> &[u8] {
+        for (request, seq) in self.requests[range.clone()].iter().zip(first..) {
+            self.out.set_seq(request.start, seq);
+        }
+        &self.out.bytes()[self.start(range.start)..self.start(range.end)]
+    }
+
+    /// Returns how far one send may go that begins with the request `start`.
+    fn send_end(&self, start: usize) -> usize {
+        let limit = self.len().min(start + SEND_MESSAGES);
+        let fits = |end: &usize| self.start(*end + 1) - self.start(start) <= SEND_BYTES;
+        let goes_on = |end: &usize| !self.requests[*end - 1].gate && fits(end);
+        (start + 1..limit).find(|end| !goes_on(end)).unwrap_or(limit)
+    }
 }
 
 /// A netlink socket of any protocol that waits for its answers, with messages as bytes.
@@ -144,33 +171,33 @@ impl Channel {
         Ok(netlink::messages(self.socket.wait()?).find_map(each))
     }
 
-    /// Sends one dump request and hands every message of the answer to `each`; starts over,
-    /// after `reset`, when the kernel says that what it walked changed underneath.
+    /// Sends one question as a dump request and hands every message of the answer to `each`;
+    /// starts over, which `each` is told by `None`, when the kernel says that what it walked
+    /// changed underneath.
     pub(crate) fn dump(
         &mut self,
-        mut encode: impl FnMut(u32) -> Vec<u8>,
-        mut each: impl FnMut(Option<netlink::Message<'_>>),
+        question: &mut Outgoing,
+        each: &mut dyn FnMut(Option<netlink::Message<'_>>),
     ) -> Result<(), BatchError> {
+        question.flag(0, libc::NLM_F_DUMP as u16);
         for _ in 0..DUMP_TRIES {
             let seq = self.take_seq(1);
             each(None);
             let io = |errno| BatchError::local(0, errno, "dump");
-            self.send(&encode(seq)).map_err(io)?;
+            question.set_seq(0, seq);
+            self.send(question.bytes()).map_err(io)?;
             let mut interrupted = false;
             let end = loop {
                 let end = self.receive(|message| {
                     if message.seq != seq {
                         return None;
                     }
-                    interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
-                    match message.kind {
-                        NLMSG_DONE | NLMSG_ERROR => Some(message.refusal()),
-                        NLMSG_NOOP | NLMSG_OVERRUN => None,
-                        _ => {
-                            each(Some(message));
-                            None
-                        }
+                    interrupted |= message.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
+                    if message.is_done() || message.is_verdict() {
+                        return Some(message.refusal());
                     }
+                    each(Some(message));
+                    None
                 });
                 if let Some(end) = end.map_err(io)? {
                     break end;
@@ -190,17 +217,17 @@ impl Channel {
 #[derive(Debug)]
 pub struct RouteSocket {
     channel: Channel,
-    /// What is sent, in the same memory each time.
-    out: Vec<u8>,
+    /// What is asked, in the same memory each time.
+    questions: Batch,
+    /// Whether the kernel was told to look at all of a dump's filters.
+    strict: bool,
 }
 
 impl RouteSocket {
     /// Opens a socket in the network namespace of the calling thread, and for ever of that one.
     pub fn open() -> Result<Self, Errno> {
         let channel = Channel::open(None)?;
-        // Without it the kernel ignores most filters of a dump.
-        channel.socket.switch_on(libc::NETLINK_GET_STRICT_CHK)?;
-        Ok(Self { channel, out: Vec::new() })
+        Ok(Self { channel, questions: Batch::default(), strict: false })
     }
 
     /// As [`netlink::Socket::index_of`].
@@ -218,62 +245,44 @@ impl RouteSocket {
         self.channel.socket.settle_carrier(link)
     }
 
-    /// Sends all messages, in as few sends as the buffers allow, and waits for the last.
+    /// Sends all requests, in as few sends as the buffers allow, and waits for the last.
     ///
-    /// The kernel goes on after a message it refuses: what follows is done as far as it can be,
-    /// up to the next [gate](Message::gate) or the end of the send. The error is that of the
-    /// first refusal; messages are not undone.
-    pub fn batch(&mut self, messages: &[Message]) -> Result<(), BatchError> {
+    /// The kernel goes on after a request it refuses: what follows is done as far as it can be,
+    /// up to the next [gate](Batch::gate) or the end of the send. The error is that of the
+    /// first refusal; nothing is undone.
+    pub fn send(&mut self, batch: &mut Batch) -> Result<(), BatchError> {
         let mut start = 0;
-        while start < messages.len() {
-            start = self.send_some(messages, start)?;
+        while start < batch.len() {
+            start = self.send_some(batch, start)?;
         }
         Ok(())
     }
 
-    /// Sends messages from `start`, and returns how far it got.
-    fn send_some(&mut self, messages: &[Message], start: usize) -> Result<usize, BatchError> {
-        let limit = messages.len().min(start + SEND_MESSAGES);
-        let first = self.channel.take_seq((limit - start) as u32);
-        let bytes = &mut self.out;
-        bytes.clear();
-        let mut last = 0;
-        let mut end = start;
-        while end < limit {
-            let at = bytes.len();
-            let message = &messages[end];
-            encode(&message.body, message.flags, first + (end - start) as u32, bytes);
-            if end > start && bytes.len() > SEND_BYTES {
-                bytes.truncate(at);
-                break;
-            }
-            last = at;
-            end += 1;
-            if messages[end - 1].gate {
-                break;
-            }
-        }
+    /// Sends requests from `start`, and returns how far it got.
+    fn send_some(&mut self, batch: &mut Batch, start: usize) -> Result<usize, BatchError> {
+        let end = batch.send_end(start);
+        let count = (end - start) as u32;
+        let first = self.channel.take_seq(count);
         // Only the last one is acknowledged when it succeeds; refusals come for any.
-        let flags = u16::from_ne_bytes([bytes[last + 6], bytes[last + 7]]) | NLM_F_ACK;
-        bytes[last + 6..last + 8].copy_from_slice(&flags.to_ne_bytes());
+        batch.out.flag(batch.start(end - 1), libc::NLM_F_ACK as u16);
         let io = |errno| BatchError::local(start, errno, "netlink socket");
-        self.channel.send(bytes).map_err(io)?;
+        self.channel.send(batch.numbered(start..end, first)).map_err(io)?;
 
-        let last_seq = first + (end - start) as u32 - 1;
         let mut failure: Option<BatchError> = None;
         loop {
             let done = self.channel.receive(|message| {
-                if message.kind != NLMSG_ERROR || !(first..=last_seq).contains(&message.seq) {
+                let nth = message.seq.wrapping_sub(first);
+                if !message.is_verdict() || nth >= count {
                     return None;
                 }
-                let index = start + (message.seq - first) as usize;
+                let index = start + nth as usize;
                 if let Some((errno, text)) = message.refusal()
                     && failure.is_none()
-                    && !messages[index].forgiven.contains(&errno)
+                    && !batch.requests[index].forgiven.contains(&errno)
                 {
                     failure = Some(BatchError { index, errno, text });
                 }
-                (message.seq == last_seq).then_some(())
+                (index + 1 == end).then_some(())
             });
             if done.map_err(io)?.is_some() {
                 break;
@@ -283,165 +292,146 @@ impl RouteSocket {
     }
 
     /// Asks several questions at once, each with one answer or one refusal.
-    pub fn ask(
+    pub(super) fn ask<T>(
         &mut self,
-        questions: &[RouteNetlinkMessage],
-    ) -> Result<Vec<Result<RouteNetlinkMessage, Errno>>, BatchError> {
-        self.ask_for(questions, |message| decode(message.whole))
-    }
-
-    /// As [`Self::ask`], with a reader of one's own.
-    pub(super) fn ask_for<T>(
-        &mut self,
-        questions: &[RouteNetlinkMessage],
+        write: impl FnOnce(&mut Batch),
         read: Read<T>,
     ) -> Result<Vec<Result<T, Errno>>, BatchError> {
-        let mut answers = Vec::with_capacity(questions.len());
-        for (n, some) in questions.chunks(ASK_MESSAGES).enumerate() {
-            self.ask_some(some, read, &mut answers).map_err(|mut error| {
-                error.index += n * ASK_MESSAGES;
-                error
+        self.questions.clear();
+        write(&mut self.questions);
+        let mut answers = Vec::with_capacity(self.questions.len());
+        let mut garbled = None;
+        for start in (0..self.questions.len()).step_by(ASK_MESSAGES) {
+            self.ask_some(start, &mut |answer| {
+                let answer = answer.and_then(|message| {
+                    read(&message).ok_or_else(|| {
+                        garbled = garbled.or(Some(answers.len()));
+                        Errno::BADMSG
+                    })
+                });
+                answers.push(answer);
             })?;
         }
-        Ok(answers)
+        match garbled {
+            Some(index) => Err(BatchError::local(index, Errno::BADMSG, "cannot be read")),
+            None => Ok(answers),
+        }
     }
 
-    fn ask_some<T>(
+    fn ask_some(
         &mut self,
-        questions: &[RouteNetlinkMessage],
-        read: Read<T>,
-        answers: &mut Vec<Result<T, Errno>>,
+        start: usize,
+        each: &mut dyn FnMut(Result<netlink::Message<'_>, Errno>),
     ) -> Result<(), BatchError> {
-        let first = self.channel.take_seq(questions.len() as u32);
-        self.out.clear();
-        for (n, question) in questions.iter().enumerate() {
-            encode(question, 0, first + n as u32, &mut self.out);
-        }
-        let io = |errno| BatchError::local(0, errno, "netlink socket");
-        self.channel.send(&self.out).map_err(io)?;
-        let goal = answers.len() + questions.len();
-        while answers.len() < goal {
-            let index = answers.len() + questions.len() - goal;
-            let mut garbled = None;
-            self.channel
-                .receive(|message| {
-                    if message.seq.wrapping_sub(first) >= questions.len() as u32 {
-                        return None::<()>;
-                    }
-                    match (message.kind, message.refusal()) {
-                        (NLMSG_ERROR, Some((errno, _))) => answers.push(Err(errno)),
-                        (NLMSG_ERROR, None) => answers.push(Err(Errno::NOMSG)),
-                        _ => match read(&message) {
-                            Ok(answer) => answers.push(Ok(answer)),
-                            Err(text) => {
-                                garbled = garbled.take().or(Some(text));
-                                answers.push(Err(Errno::BADMSG));
-                            }
-                        },
-                    }
-                    None
-                })
-                .map_err(io)?;
-            if let Some(text) = garbled {
-                return Err(BatchError { index, errno: Errno::BADMSG, text });
-            }
+        let end = self.questions.len().min(start + ASK_MESSAGES);
+        let count = (end - start) as u32;
+        let first = self.channel.take_seq(count);
+        let io = |errno| BatchError::local(start, errno, "netlink socket");
+        self.channel.send(self.questions.numbered(start..end, first)).map_err(io)?;
+        let mut missing = count;
+        while missing > 0 {
+            let received = self.channel.receive(|message| {
+                if message.seq.wrapping_sub(first) >= count {
+                    return None::<()>;
+                }
+                missing = missing.saturating_sub(1);
+                each(match message.refusal() {
+                    Some((errno, _)) => Err(errno),
+                    None if message.is_verdict() => Err(Errno::NOMSG),
+                    None => Ok(message),
+                });
+                None
+            });
+            received.map_err(io)?;
         }
         Ok(())
     }
 
-    /// Asks one question; `None` where the kernel answers that there is no such thing.
-    pub fn get(
+    /// Asks one question; `None` where the kernel says that there is no such thing.
+    pub(super) fn get<T>(
         &mut self,
-        question: RouteNetlinkMessage,
-    ) -> Result<Option<RouteNetlinkMessage>, BatchError> {
-        only(self.ask(std::slice::from_ref(&question))?)
+        write: impl FnOnce(&mut Batch),
+        read: Read<T>,
+    ) -> Result<Option<T>, BatchError> {
+        match self.ask(write, read)?.pop().unwrap_or(Err(Errno::NOMSG)) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(
+                Errno::NODEV | Errno::NOENT | Errno::SRCH | Errno::NETUNREACH | Errno::HOSTUNREACH,
+            ) => Ok(None),
+            Err(errno) => Err(BatchError::refused(errno)),
+        }
     }
 
-    /// Lists everything that matches `question`. Where the link is gone (`ENODEV`) or the routing
-    /// table was never used (`ENOENT`) that is nothing.
-    pub fn dump(
+    /// Lists everything that matches the question and that `read` makes something of. Where the
+    /// link is gone (`ENODEV`) or the routing table was never used (`ENOENT`) that is nothing.
+    pub(super) fn dump<T>(
         &mut self,
-        question: &RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, BatchError> {
-        self.dump_for(question, |message| decode(message.whole))
-    }
-
-    /// As [`Self::dump`], with a reader of one's own.
-    pub(super) fn dump_for<T>(
-        &mut self,
-        question: &RouteNetlinkMessage,
+        write: impl FnOnce(&mut Batch),
         read: Read<T>,
     ) -> Result<Vec<T>, BatchError> {
+        if !self.strict {
+            // Without it the kernel ignores most filters of a dump.
+            let strict = self.channel.socket.switch_on(libc::NETLINK_GET_STRICT_CHK);
+            strict.map_err(BatchError::refused)?;
+            self.strict = true;
+        }
+        self.questions.clear();
+        write(&mut self.questions);
         let mut found = Vec::new();
-        let mut garbled = None;
-        let done = self.channel.dump(
-            |seq| {
-                let mut bytes = Vec::new();
-                encode(question, NLM_F_DUMP, seq, &mut bytes);
-                bytes
-            },
-            |message| match message {
-                None => found.clear(),
-                Some(message) => match read(&message) {
-                    Ok(decoded) => found.push(decoded),
-                    Err(text) => garbled = Some(text),
-                },
-            },
-        );
-        match (done, garbled) {
-            (Err(error), _) if matches!(error.errno, Errno::NODEV | Errno::NOENT) => Ok(Vec::new()),
-            (Err(error), _) => Err(error),
-            (Ok(()), Some(text)) => Err(BatchError { index: 0, errno: Errno::BADMSG, text }),
-            (Ok(()), None) => Ok(found),
+        let done = self.channel.dump(&mut self.questions.out, &mut |message| match message {
+            None => found.clear(),
+            Some(message) => found.extend(read(&message)),
+        });
+        match done {
+            Err(error) if matches!(error.errno, Errno::NODEV | Errno::NOENT) => Ok(Vec::new()),
+            done => done.map(|()| found),
         }
     }
 }
 
-/// How an answer is read; a text says what is wrong with it.
-pub(super) type Read<T> = fn(&netlink::Message<'_>) -> Result<T, String>;
-
-/// The one answer; `None` where the kernel says that there is no such thing.
-pub(super) fn only<T>(mut answers: Vec<Result<T, Errno>>) -> Result<Option<T>, BatchError> {
-    match answers.pop().unwrap_or(Err(Errno::NOMSG)) {
-        Ok(answer) => Ok(Some(answer)),
-        Err(Errno::NODEV | Errno::NOENT | Errno::SRCH | Errno::NETUNREACH | Errno::HOSTUNREACH) => {
-            Ok(None)
-        }
-        Err(errno) => Err(BatchError { index: 0, errno, text: String::new() }),
+impl AsFd for RouteSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.socket.as_fd()
     }
 }
 
-fn decode(whole: &[u8]) -> Result<RouteNetlinkMessage, String> {
-    match NetlinkMessage::deserialize(whole).map(|message| message.payload) {
-        Ok(NetlinkPayload::InnerMessage(body)) => Ok(body),
-        Ok(_) => Err("an answer of an unexpected kind".to_owned()),
-        Err(error) => Err(error.to_string()),
+/// How an answer is read; `None` where it cannot be.
+pub(super) type Read<T> = fn(&netlink::Message<'_>) -> Option<T>;
+
+#[cfg(test)]
+impl Batch {
+    pub(super) fn messages(&self) -> Vec<netlink::Message<'_>> {
+        netlink::messages(self.out.bytes()).collect()
+    }
+
+    pub(super) fn forgiven(&self) -> Vec<&'static [Errno]> {
+        self.requests.iter().map(|request| request.forgiven).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::NetlinkHeader;
-
     use super::*;
-    use crate::linux::link;
 
     #[test]
-    fn messages_are_those_of_the_crate_without_a_copy_of_them() {
-        let mut bytes = Vec::new();
-        let mut expected = Vec::new();
-        let questions = [link::get_by_name("txv1"), link::get_by_index(7), link::mtu(3, 1400).body];
-        for (seq, body) in (5..).zip(&questions) {
-            encode(body, NLM_F_DUMP, seq, &mut bytes);
-            let mut header = NetlinkHeader::default();
-            (header.flags, header.sequence_number) = (NLM_F_REQUEST | NLM_F_DUMP, seq);
-            let payload = NetlinkPayload::InnerMessage(body.clone());
-            let mut message = NetlinkMessage::new(header, payload);
-            message.finalize();
-            let start = expected.len();
-            expected.resize(start + message.buffer_len().next_multiple_of(4), 0);
-            message.serialize(&mut expected[start..]);
+    fn a_send_ends_at_a_gate_and_where_it_is_full() {
+        let mut batch = Batch::default();
+        batch.request(19, 0).body(&[0; 16]);
+        batch.gate(16, 0).body(&[0; 16]);
+        for _ in 2..300 {
+            batch.request(19, 0).body(&[0; 16]);
         }
-        assert_eq!(bytes, expected);
+        let mut ends = Vec::new();
+        while ends.last() != Some(&300) {
+            ends.push(batch.send_end(ends.last().copied().unwrap_or(0)));
+        }
+        assert_eq!(ends, [2, 130, 258, 300]);
+        batch.clear();
+        for _ in 0..4 {
+            batch.request(19, 0).body(&[0; SEND_BYTES / 2 - 16]);
+        }
+        assert_eq!([0, 1, 2, 3].map(|start| batch.send_end(start)), [2, 3, 4, 4]);
+        let bytes = batch.numbered(2..4, 7);
+        assert_eq!(netlink::messages(bytes).map(|one| one.seq).collect::<Vec<_>>(), [7, 8]);
     }
 }

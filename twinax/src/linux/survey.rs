@@ -3,15 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use netlink_packet_route::{
-    AddressFamily,
-    route::{RouteHeader, RouteType},
-};
-
 use twinax_core::{decide::Room, state::Led};
 
 use super::{
-    addr, link,
+    addr::{self, INET, INET6},
+    link,
     route::{self, RouteFacts},
     socket::{BatchError, RouteSocket},
 };
@@ -19,23 +15,20 @@ use super::{
 /// What Ethernet carries (RFC 894), where nothing else is known.
 const ETHERNET_MTU: u32 = 1500;
 
-/// The routing table of the host's own addresses (`RT_TABLE_LOCAL`, linux/rtnetlink.h).
-const LOCAL_TABLE: u8 = 255;
-
 /// Returns the MTU in bytes of the device that the default route leads out by, the IPv4 one
 /// first; 1500 where there is none.
 pub fn uplink_mtu(socket: &mut RouteSocket) -> Result<u32, BatchError> {
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let routes = listed(socket, family, RouteHeader::RT_TABLE_MAIN)?;
+    for family in [INET, INET6] {
+        let routes = listed(socket, family, libc::RT_TABLE_MAIN)?;
         let best = routes
             .into_iter()
-            .filter(|route| route.dst.prefix_len() == 0 && route.kind == RouteType::Unicast)
+            .filter(|route| route.dst.prefix_len() == 0 && route.kind == libc::RTN_UNICAST)
             .filter_map(|route| route.index.map(|index| (route.metric, index)))
             .min();
         let Some((_, index)) = best else {
             continue;
         };
-        if let Some(facts) = link::get(socket, link::get_by_index(index))? {
+        if let Some(facts) = link::by_index(socket, index)? {
             return Ok(facts.mtu);
         }
     }
@@ -47,7 +40,7 @@ pub fn uplink_mtu(socket: &mut RouteSocket) -> Result<u32, BatchError> {
 ///
 /// Lists the routing tables, so only for when a subnet is chosen.
 pub fn foreign_subnets(socket: &mut RouteSocket) -> Result<BTreeSet<IpNet>, BatchError> {
-    let addrs: Vec<_> = socket.dump(&addr::list(None))?.iter().filter_map(addr::facts).collect();
+    let addrs = socket.dump(|batch| addr::list(batch, None), addr::facts)?;
     // By link, what is ours there: routes and local entries that the kernel made of it, too.
     let mut ours: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
     let mut found = BTreeSet::new();
@@ -58,14 +51,14 @@ pub fn foreign_subnets(socket: &mut RouteSocket) -> Result<BTreeSet<IpNet>, Batc
             found.insert(facts.net.trunc());
         }
     }
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        for table in [RouteHeader::RT_TABLE_MAIN, LOCAL_TABLE] {
+    for family in [INET, INET6] {
+        for table in [libc::RT_TABLE_MAIN, libc::RT_TABLE_LOCAL] {
             for facts in listed(socket, family, table)? {
                 let made_of_ours = facts
                     .index
                     .and_then(|index| ours.get(&index))
                     .is_some_and(|nets| nets.iter().any(|net| net.contains(&facts.dst)));
-                let counts = !matches!(facts.kind, RouteType::Broadcast | RouteType::Multicast);
+                let counts = !matches!(facts.kind, libc::RTN_BROADCAST | libc::RTN_MULTICAST);
                 if counts && !facts.ours && !made_of_ours {
                     found.insert(facts.dst);
                 }
@@ -80,22 +73,17 @@ pub fn foreign_subnets(socket: &mut RouteSocket) -> Result<BTreeSet<IpNet>, Batc
 pub fn room(socket: &mut RouteSocket) -> Result<Room, BatchError> {
     let names = link::names(socket)?;
     let mut leads = |family| route::leads_out(socket, family);
-    let led = Led { v4: leads(AddressFamily::Inet)?, v6: leads(AddressFamily::Inet6)? };
+    let led = Led { v4: leads(INET)?, v6: leads(INET6)? };
     Ok(Room { links: names.iter().filter_map(|name| name.parse().ok()).collect(), led })
 }
 
 /// Whether the host has a link of that name.
 pub fn link_exists(socket: &mut RouteSocket, name: &str) -> Result<bool, BatchError> {
-    Ok(link::get(socket, link::get_by_name(name))?.is_some())
+    Ok(link::by_name(socket, name)?.is_some())
 }
 
-fn listed(
-    socket: &mut RouteSocket,
-    family: AddressFamily,
-    table: u8,
-) -> Result<Vec<RouteFacts>, BatchError> {
-    let answers = socket.dump(&route::list(family, table))?;
-    Ok(answers.iter().filter_map(route::facts).collect())
+fn listed(socket: &mut RouteSocket, family: u8, table: u8) -> Result<Vec<RouteFacts>, BatchError> {
+    socket.dump(|batch| route::list(batch, family, table), route::facts)
 }
 
 fn is_of_no_account(net: &IpNet) -> bool {

@@ -2,5 +2,6 @@
 
 mod cli;
 mod lab;
+mod map;
 mod print;
 mod spelling;

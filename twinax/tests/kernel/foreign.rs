@@ -5,9 +5,20 @@ use std::{
     process::{Child, Stdio},
 };
 
+use twinax::{
+    linux::process::Task,
+    place::{self, Need},
+    world::Linux,
+};
+use twinax_core::{
+    engine,
+    name::ContainerName,
+    state::{AttachSpec, Change, Container, DEFAULT_NETWORK, Led, Way},
+};
+
 use crate::{
     harness::Outcome,
-    product::{Inside, answer, left, links, traces},
+    product::{Inside, answer, left, links, soon, traces},
     sandbox::{Netns, Reach, Sandbox, Talk},
     tests,
 };
@@ -17,6 +28,7 @@ tests![
     a_named_namespace_is_plugged_in_and_out,
     what_has_vanished_is_forgotten,
     what_is_no_namespace_is_refused,
+    an_engine_that_goes_on_holds_none_open,
 ];
 
 /// A namespace of somebody else's with a process in it that answers on tcp port 7.
@@ -132,5 +144,40 @@ fn what_is_no_namespace_is_refused(sandbox: &mut Sandbox) -> Outcome {
     let ours = format!("network connect web pid:{}", std::process::id());
     sandbox.refused(&ours);
     assert_eq!(traces(), before);
+    Outcome::Passed
+}
+
+/// Whoever keeps an engine for the next request keeps no namespace alive by that.
+fn an_engine_that_goes_on_holds_none_open(sandbox: &mut Sandbox) -> Outcome {
+    let (netns, mut child) = stranger(sandbox);
+    let place = place::enter(Need::Start).unwrap();
+    let mut world = Linux::new(place.store);
+    let task = Task::of(child.id()).unwrap();
+    let sandbox = world.meet(Way::Pid { pid: task.pid, start: task.start }).unwrap();
+    let name: ContainerName = format!("pid:{}", child.id()).parse().unwrap();
+    let container = Container {
+        id: "0123456789ab".to_owned(),
+        sandbox,
+        hostname: None,
+        endpoints: Vec::new(),
+        published: Vec::new(),
+        view: None,
+        dns: Vec::new(),
+        run: None,
+        led: Led::default(),
+    };
+    let spec = AttachSpec::new(DEFAULT_NETWORK.parse().unwrap());
+    let request = vec![
+        Change::PutContainer { name: name.clone(), container },
+        Change::Attach { container: name, spec },
+    ];
+    engine::run(&mut world, &request).unwrap();
+    let cables = || links().iter().filter(|link| link.starts_with("txv")).count();
+    assert_eq!(cables(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(netns);
+    soon("the namespace ends, and its cable", || cables() == 0);
+    drop(world);
     Outcome::Passed
 }

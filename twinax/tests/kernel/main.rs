@@ -29,6 +29,9 @@ mod conntrack;
 mod forwarder;
 mod container;
 mod holder;
+mod spaces;
+mod unanswered;
+mod wires;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -55,6 +58,9 @@ const ALL: &[&[Test]] = &[
     forwarder::TESTS,
     container::TESTS,
     holder::TESTS,
+    spaces::TESTS,
+    unanswered::TESTS,
+    wires::TESTS,
 ];
 
 fn main() -> ExitCode {
@@ -65,5 +71,6 @@ fn main() -> ExitCode {
 
 /// What this program is when the library, or a test, starts it for something else than tests.
 fn role(args: &[OsString]) -> Option<ExitCode> {
-    container::role(args).or_else(|| holder::role(args)).or_else(|| twinax::act::role(args))
+    let trial = container::role(args).or_else(|| holder::role(args)).or_else(|| spaces::role(args));
+    trial.or_else(|| twinax::act::role(args))
 }

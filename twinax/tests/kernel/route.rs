@@ -11,9 +11,10 @@ use std::{
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use twinax::linux::{
     apply::{LinkError, Links},
+    netlink::messages,
     netns::{NetnsError, NetnsHandle, own_cookie},
     socket::RouteSocket,
-    survey,
+    survey, tape,
 };
 use twinax_core::{
     model::{Addr, FdbEntry, Link, LinkId, LinkKind, Neighbour, Netns, Op, Port, Route, Topology},
@@ -32,6 +33,7 @@ tests![
     a_namespace_is_known_by_its_cookie,
     subnets_of_others_are_found,
     the_first_packet_is_never_lost,
+    a_cable_is_made_and_set_up_without_a_description,
 ];
 
 const GATEWAY: &str = "10.1.0.1";
@@ -357,6 +359,25 @@ fn the_first_packet_is_never_lost(sandbox: &mut Sandbox) -> Outcome {
     assert!(lost.is_empty(), "{} lost: {lost:#?}", lost.len());
     Outcome::Passed
 }
+
+/// To describe a link the kernel searches for the number of its far end's namespace.
+fn a_cable_is_made_and_set_up_without_a_description(_: &mut Sandbox) -> Outcome {
+    let mut world = World::new();
+    world.links.enter(container(2), namespace()).unwrap();
+    world.apply(&add_bridge());
+    let mut ops = attach(2);
+    // An IPv6 address is waited for by asking.
+    ops.retain(|op| !matches!(op, Op::AddAddr { addr } if addr.net.addr().is_ipv6()));
+    ops.retain(|op| !matches!(op, Op::AddRoute { route } if route.dst.addr().is_ipv6()));
+    tape::start();
+    world.links.apply(&ops).unwrap();
+    let sent = tape::stop();
+    let kinds = sent.iter().flat_map(|bytes| messages(bytes)).map(|message| message.kind);
+    assert_eq!(kinds.filter(|kind| *kind == RTM_GETLINK).count(), 0);
+    Outcome::Passed
+}
+
+const RTM_GETLINK: u16 = 18;
 
 /// Makes a bridge, attaches three, and returns whose first packets did not arrive.
 fn first_packets() -> Vec<String> {

@@ -21,6 +21,8 @@ const NLM_F_CREATE_EXCL: u16 = 0x400 | 0x200;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
@@ -74,6 +76,83 @@ fn add_link(name: &str, kind: &str, data: Option<&[u8]>) -> io::Result<()> {
     attribute(&mut body, IFLA_IFNAME, &text(name));
     attribute(&mut body, IFLA_LINKINFO, &info);
     request(RTM_NEWLINK, NLM_F_CREATE_EXCL, &body)
+}
+
+/// Adds a cable whose ends have these names and indices (0: as the kernel likes), the far end in
+/// another namespace.
+pub fn add_cable(
+    (near, index): (&[u8], u32),
+    (far, far_index, netns): (&[u8], u32, RawFd),
+) -> io::Result<()> {
+    let mut end = link_header(far_index, 0);
+    attribute(&mut end, IFLA_IFNAME, &[far, b"\0"].concat());
+    attribute(&mut end, IFLA_NET_NS_FD, &netns.to_ne_bytes());
+    let mut data = Vec::new();
+    attribute(&mut data, VETH_INFO_PEER, &end);
+    let mut info = Vec::new();
+    attribute(&mut info, IFLA_INFO_KIND, &text("veth"));
+    attribute(&mut info, IFLA_INFO_DATA, &data);
+    let mut body = link_header(index, 0);
+    attribute(&mut body, IFLA_IFNAME, &[near, b"\0"].concat());
+    attribute(&mut body, IFLA_LINKINFO, &info);
+    request(RTM_NEWLINK, NLM_F_CREATE_EXCL, &body)
+}
+
+/// Adds a link of that kind, on another if it is one that lies on others; `options` are numbered
+/// as in its `IFLA_INFO_DATA`.
+pub fn add_kind(
+    name: &str,
+    kind: &str,
+    on: Option<&str>,
+    options: &[(u16, &[u8])],
+) -> io::Result<()> {
+    let mut data = Vec::new();
+    for (option, value) in options {
+        attribute(&mut data, *option, value);
+    }
+    let mut info = Vec::new();
+    attribute(&mut info, IFLA_INFO_KIND, &text(kind));
+    attribute(&mut info, IFLA_INFO_DATA, &data);
+    let mut body = link_header(0, 0);
+    attribute(&mut body, IFLA_IFNAME, &text(name));
+    if let Some(on) = on {
+        attribute(&mut body, IFLA_LINK, &index(on)?.to_ne_bytes());
+    }
+    attribute(&mut body, IFLA_LINKINFO, &info);
+    request(RTM_NEWLINK, NLM_F_CREATE_EXCL, &body)
+}
+
+/// Makes a link a member of another.
+pub fn set_master(name: &str, master: &str) -> io::Result<()> {
+    let mut body = link_header(index(name)?, 0);
+    attribute(&mut body, IFLA_MASTER, &index(master)?.to_ne_bytes());
+    request(RTM_NEWLINK, 0, &body)
+}
+
+/// The numbers that the calling thread's namespace has for others.
+pub fn numbers_of_namespaces() -> io::Result<Vec<i32>> {
+    const RTM_GETNSID: u16 = 90;
+    const NLM_F_DUMP: u16 = 0x300;
+    let mut message = 20u32.to_ne_bytes().to_vec();
+    message.extend(RTM_GETNSID.to_ne_bytes());
+    message.extend((0x1 | NLM_F_DUMP).to_ne_bytes());
+    message.extend([0; 12]);
+    let socket = netlink()?;
+    rustix::net::send(&socket, &message, SendFlags::empty())?;
+    let mut numbers = Vec::new();
+    let mut reply = vec![0; 1 << 16];
+    loop {
+        let (_, length) = rustix::net::recv(&socket, reply.as_mut_slice(), RecvFlags::empty())?;
+        let mut rest = &reply[..length];
+        while rest.len() >= 20 {
+            if u16::from_ne_bytes([rest[4], rest[5]]) != 88 {
+                return Ok(numbers); // The end, or an error.
+            }
+            // struct rtgenmsg, padded; NETNSA_NSID comes first.
+            numbers.push(i32::from_ne_bytes([rest[24], rest[25], rest[26], rest[27]]));
+            rest = &rest[length_of(rest).next_multiple_of(4).min(rest.len())..];
+        }
+    }
 }
 
 /// Deletes a link of the calling thread's namespace.

@@ -10,17 +10,18 @@ use std::{
 
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand,
-    builder::{PossibleValue, TypedValueParser},
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use ipnet::IpNet;
 use twinax_core::{
     name::{ContainerName, HostName, IfName, Mac, NetworkName},
+    sight::Runtime,
     state::{Driver, GatewayMode, PublishSpec},
 };
 
 use super::{
     super::spelling::{self, Misspelt},
-    Since,
+    Output, Since,
 };
 
 const EXIT_CODES: &str = "\
@@ -55,6 +56,14 @@ Examples:
 
 A port's PROTOCOL is tcp, unless udp or sctp is given; a host port that is left out is chosen. \
 Not detached, the exit code is the command's own, 128+n where signal n ended it.";
+
+const PEER_EXAMPLES: &str = "\
+Examples:
+  twinax peer veth926be0c
+  twinax peer web
+  twinax peer 172.17.0.2
+  twinax peer 02:42:ac:11:00:02
+  twinax peer 2@web";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -173,6 +182,18 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Show every container network on the host, whoever made it
+    Map(Late<MapArgs>),
+    /// Show both ends of a cable, and whose it is
+    #[command(after_help = PEER_EXAMPLES)]
+    Peer {
+        /// What you have in hand: an interface, container, pod, address, MAC, process, INDEX@NAMESPACE
+        #[arg(value_name = "HANDLE")]
+        handle: String,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the script that completes twinax in a shell
     Completions {
         /// The shell
@@ -218,6 +239,36 @@ impl<T: Args> FromArgMatches for Late<T> {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.0.update_from_arg_matches(matches)
     }
+}
+
+#[derive(Args)]
+pub(super) struct MapArgs {
+    /// Also namespaces with nothing in them, made by nobody that is known
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only containers called so: by name, id, pod, address, process; may be repeated
+    #[arg(long, value_name = "HANDLE")]
+    pub only: Vec<String>,
+    /// Only containers on this network, by its name or its bridge
+    #[arg(long)]
+    pub network: Option<String>,
+    /// Only containers of this runtime
+    #[arg(long, value_parser = runtimes())]
+    pub runtime: Option<Runtime>,
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+    /// Print JSON (shape: docs/json.md)
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+}
+
+fn runtimes() -> impl TypedValueParser<Value = Runtime> {
+    let names = PossibleValuesParser::new(Runtime::ALL.map(Runtime::as_str));
+    names.map(|name| {
+        let runtime = Runtime::ALL.into_iter().find(|runtime| runtime.as_str() == name);
+        runtime.expect("it is one of the possible values")
+    })
 }
 
 #[derive(Args)]

@@ -1,0 +1,70 @@
+//! `map` and `peer`: what is there, whoever made it. Only reads.
+
+use std::process::ExitCode;
+
+use twinax_core::{
+    draw::{Scene, dot::dot, html::html, mermaid::mermaid, svg::svg},
+    map::tree as map_tree,
+    peer,
+};
+
+use super::{
+    Done,
+    failed::Failed,
+    shown::{show, style, tell},
+};
+use crate::{
+    front::{
+        cli::{Map, Output},
+        json, tree,
+    },
+    look::{Depth, look},
+    place::{self, Need},
+};
+
+pub(super) fn map(asked: &Map) -> Done {
+    // An ordinary user's containers are in the namespaces of a holder, and can be seen from there.
+    place::enter(Need::IfRunning)?;
+    let sight = look(Depth { listeners: true, ..Depth::default() });
+    let scene = || Scene::of(&sight, &asked.wanted);
+    match asked.output {
+        Output::Json => show(json::sight(&sight))?,
+        Output::Svg => tell(svg(&scene()))?,
+        Output::Html => tell(html(&scene(), &sight))?,
+        Output::Dot => tell(dot(&scene()))?,
+        Output::Mermaid => tell(mermaid(&scene()))?,
+        Output::Text => {
+            let (root, counts) = map_tree(&sight, &asked.wanted);
+            let style = style();
+            tell(tree::text(&root, style) + &tree::counts(&counts) + &tree::unseen(&sight.unseen))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn peer(handle: &str, json: bool) -> Done {
+    place::enter(Need::IfRunning)?;
+    let sight = look(Depth::default());
+    let cables = peer::find(&sight, handle);
+    if json {
+        show(json::peers(&sight, &cables))?;
+    }
+    match cables.as_slice() {
+        [] => {
+            let what = format!("nothing on this host that has a cable is called {handle}");
+            let hint = "twinax map lists interfaces, containers and addresses";
+            return Err(Failed::told(what).hint(hint));
+        }
+        _ if json => {}
+        [cable] => {
+            let rows = peer::about(&sight, cable);
+            tell(tree::rows(&rows, style()))?;
+        }
+        many => {
+            let rows: Vec<_> = many.iter().map(|cable| peer::line(&sight, cable)).collect();
+            tell(format!("{handle} may mean {} cables:\n", many.len()))?;
+            tell(tree::rows(&rows, style()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

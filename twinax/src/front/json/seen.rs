@@ -1,0 +1,168 @@
+//! What `map` and `peer` print: the host as it was seen.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+use serde::Serialize;
+use twinax_core::{
+    model::{LinkId, Netns},
+    name::{Mac, Proto},
+    peer::Cable,
+    sight::{self, LinkFacts},
+};
+
+/// `map --json`.
+#[derive(Serialize)]
+pub struct Sight<'a> {
+    namespaces: Vec<Namespace<'a>>,
+    unseen: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Namespace<'a> {
+    handle: String,
+    inode: u64,
+    cookie: Option<u64>,
+    containers: &'a [sight::Workload],
+    holders: &'a [sight::Holder],
+    links: Vec<Link<'a>>,
+    routes: Vec<Route<'a>>,
+    listeners: Vec<Listener<'a>>,
+}
+
+#[derive(Serialize)]
+struct Link<'a> {
+    name: &'a str,
+    index: u32,
+    kind: &'a str,
+    mac: Option<Mac>,
+    mtu: Option<u32>,
+    state: &'a str,
+    alias: &'a str,
+    master: Option<&'a str>,
+    addresses: &'a [IpNet],
+    leads_to: Option<End>,
+    counters: sight::Counters,
+    details: &'a [String],
+}
+
+/// An end of a cable, or what a link lies on.
+#[derive(Serialize)]
+struct End {
+    namespace: String,
+    interface: String,
+    proven: bool,
+}
+
+#[derive(Serialize)]
+struct Route<'a> {
+    to: IpNet,
+    via: Option<IpAddr>,
+    interface: &'a str,
+}
+
+#[derive(Serialize)]
+struct Listener<'a> {
+    protocol: Proto,
+    address: SocketAddr,
+    /// It takes IPv4 too.
+    dual: bool,
+    processes: Vec<Opener<'a>>,
+}
+
+#[derive(Serialize)]
+struct Opener<'a> {
+    pid: u32,
+    comm: &'a str,
+}
+
+/// Returns the whole host.
+pub fn sight(seen: &sight::Sight) -> Sight<'_> {
+    let mut links: BTreeMap<&Netns, Vec<Link<'_>>> = BTreeMap::new();
+    for (id, facts) in &seen.links {
+        links.entry(&id.netns).or_default().push(link(seen, id, facts));
+    }
+    let mut routes: BTreeMap<&Netns, Vec<Route<'_>>> = BTreeMap::new();
+    for route in &seen.topology.routes {
+        let interface = route.link.name.as_str();
+        let route = (&route.link.netns, Route { to: route.dst, via: route.via, interface });
+        routes.entry(route.0).or_default().push(route.1);
+    }
+    let mut listeners: BTreeMap<&Netns, Vec<Listener<'_>>> = BTreeMap::new();
+    for listener in &seen.listeners {
+        let processes = listener.processes.iter();
+        let processes = processes.map(|(pid, comm)| Opener { pid: *pid, comm }).collect();
+        let (protocol, address, dual) = (listener.proto, listener.at, listener.dual);
+        let told = Listener { protocol, address, dual, processes };
+        listeners.entry(&listener.netns).or_default().push(told);
+    }
+    let namespaces = seen.spaces.iter().map(|(netns, space)| Namespace {
+        handle: netns.to_string(),
+        inode: space.inode,
+        cookie: space.cookie,
+        containers: &space.workloads,
+        holders: &space.holders,
+        links: links.remove(netns).unwrap_or_default(),
+        routes: routes.remove(netns).unwrap_or_default(),
+        listeners: listeners.remove(netns).unwrap_or_default(),
+    });
+    Sight { namespaces: namespaces.collect(), unseen: &seen.unseen }
+}
+
+fn link<'a>(seen: &'a sight::Sight, id: &'a LinkId, facts: &'a LinkFacts) -> Link<'a> {
+    let known = seen.topology.links.get(id);
+    let leads_to = facts.leads_to.as_ref();
+    Link {
+        name: id.name.as_str(),
+        index: facts.index,
+        kind: &facts.kind,
+        mac: known.map(|link| link.mac),
+        mtu: known.map(|link| link.mtu),
+        state: &facts.operstate,
+        alias: known.map(|link| link.alias.as_str()).unwrap_or_default(),
+        master: facts.master.as_ref().map(|master| master.name.as_str()),
+        addresses: &facts.addrs,
+        leads_to: leads_to.map(|far| end(far, facts.proven)),
+        counters: facts.counters,
+        details: &facts.details,
+    }
+}
+
+fn end(id: &LinkId, proven: bool) -> End {
+    End { namespace: id.netns.to_string(), interface: id.name.to_string(), proven }
+}
+
+/// `peer --json`.
+#[derive(Serialize)]
+pub struct Peers<'a> {
+    cables: Vec<Pair<'a>>,
+}
+
+#[derive(Serialize)]
+struct Pair<'a> {
+    near: Told<'a>,
+    /// `null`: it was not found.
+    far: Option<Told<'a>>,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    namespace: String,
+    containers: &'a [sight::Workload],
+    #[serde(flatten)]
+    link: Option<Link<'a>>,
+}
+
+/// Returns the cables that a handle may mean.
+pub fn peers<'a>(seen: &'a sight::Sight, cables: &[Cable<'a>]) -> Peers<'a> {
+    let told = |id: &'a LinkId| Told {
+        namespace: id.netns.to_string(),
+        containers: seen.spaces.get(&id.netns).map(|s| s.workloads.as_slice()).unwrap_or_default(),
+        link: seen.links.get(id).map(|facts| link(seen, id, facts)),
+    };
+    let pair = |cable: &Cable<'a>| Pair { near: told(cable.near), far: cable.far.map(told) };
+    Peers { cables: cables.iter().map(pair).collect() }
+}

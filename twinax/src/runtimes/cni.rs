@@ -1,0 +1,69 @@
+//! What CNI's library keeps of each attachment, whichever runtime asked for it.
+
+use serde_json::Value;
+use twinax_core::sight::PublishedPort;
+
+use super::{
+    oci,
+    view::{RECORD, View},
+};
+
+/// Where the library keeps it, and where CRI-O and others have it keep it instead.
+const FOLDERS: [&str; 2] = ["/var/lib/cni/results", "/var/lib/cni/cache/results"];
+
+/// The files that are there, read when somebody asks.
+#[derive(Debug)]
+pub(super) struct Results(Vec<String>);
+
+/// An attachment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Attachment {
+    pub(super) network: String,
+    pub(super) published: Vec<PublishedPort>,
+}
+
+impl Results {
+    pub(super) fn list(view: &View) -> Self {
+        let files = FOLDERS.iter().flat_map(|folder| {
+            view.list(folder).into_iter().map(move |name| format!("{folder}/{name}"))
+        });
+        Self(files.collect())
+    }
+
+    /// The attachments of the container or pod that has `id`; their files are called
+    /// `NETWORK-ID-INTERFACE`.
+    pub(super) fn of(&self, view: &View, id: &str) -> Vec<Attachment> {
+        let named = self.0.iter().filter(|file| !id.is_empty() && file.contains(id));
+        let read = named.filter_map(|file| attachment(&view.read(file, RECORD)?, id));
+        read.collect()
+    }
+}
+
+/// Reads one of the library's files; `None` if it is about another.
+fn attachment(bytes: &[u8], id: &str) -> Option<Attachment> {
+    let cache: Value = serde_json::from_slice(bytes).ok()?;
+    // nerdctl puts its namespace before the id.
+    let whose = oci::text(&cache, "/containerId")?;
+    if whose != id && whose.rsplit('-').next() != Some(id) {
+        return None;
+    }
+    let network = oci::text(&cache, "/networkName")?;
+    let ports = cache.pointer("/capabilityArgs/portMappings");
+    Some(Attachment { network, published: ports.map(oci::ports).unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cached_result_tells_network_and_ports() {
+        let text = br#"{"kind":"cniCacheV1","containerId":"default-ab12","ifName":"eth0",
+            "networkName":"bridge","capabilityArgs":{"portMappings":
+            [{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":""}]}}"#;
+        let found = attachment(text, "ab12").unwrap();
+        assert_eq!((found.network.as_str(), found.published.len()), ("bridge", 1));
+        assert_eq!(attachment(text, "b12"), None);
+        assert_eq!(attachment(b"{", "ab12"), None);
+    }
+}
