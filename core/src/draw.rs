@@ -9,6 +9,8 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     map::{Counts, View, Wanted, held_by, host_side, is_loopback, is_up, shown, tree},
     model::{LinkId, Netns},
@@ -586,7 +588,7 @@ fn lane(view: &View<'_>, hang: &Hang) -> Lane {
             names => names,
         };
         words.extend((!names.is_empty() && names != name).then_some(names));
-        words.extend(facts.into_iter().flat_map(|facts| &facts.addrs).map(ToString::to_string));
+        words.extend(facts.into_iter().flat_map(worth_showing).map(|net| net.to_string()));
         words.extend(gateways(view, id).iter().map(|gateway| format!("gw {gateway}")));
     }
     Lane { hang: hang.clone(), name, words, up: facts.is_none_or(is_up) }
@@ -626,7 +628,7 @@ fn card(view: &View<'_>, ties: &Ties<'_>, netns: &Netns) -> Card {
     let ports = links.map(|(id, facts)| Port {
         name: shown(id.name.as_str()),
         kind: shown(&facts.kind),
-        addrs: worth_showing(facts),
+        addrs: worth_showing(facts).iter().map(IpNet::addr).collect(),
         orphan: facts.kind == "veth" && facts.leads_to.is_none(),
     });
     Card {
@@ -670,10 +672,9 @@ fn guest(workload: &Workload, lane: usize) -> Card {
 }
 
 /// A link's addresses, without those that every link gives itself, unless it has no others.
-fn worth_showing(facts: &LinkFacts) -> Vec<IpAddr> {
-    let is_own = |addr: &IpAddr| matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    let (own, given): (Vec<IpAddr>, Vec<IpAddr>) =
-        facts.addrs.iter().map(|net| net.addr()).partition(is_own);
+fn worth_showing(facts: &LinkFacts) -> Vec<IpNet> {
+    let is_own = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
+    let (own, given): (Vec<IpNet>, Vec<IpNet>) = facts.addrs.iter().copied().partition(is_own);
     if given.is_empty() { own } else { given }
 }
 
@@ -686,7 +687,7 @@ fn published(workload: &Workload) -> Vec<String> {
 fn device(view: &View<'_>, id: &LinkId) -> Device {
     let facts = &view.sight.links[id];
     let orphan = facts.kind == "veth";
-    let mut words: Vec<String> = facts.addrs.iter().map(ToString::to_string).collect();
+    let mut words: Vec<String> = worth_showing(facts).iter().map(ToString::to_string).collect();
     words.extend(facts.details.iter().map(|detail| shown(detail)));
     if orphan {
         words.insert(0, "its other end was not found".to_owned());

@@ -9,7 +9,7 @@ use twinax_core::{
     draw::{
         Hang, Node, Scene, Tie, dot,
         html::html,
-        layout::{Density, Layout, Rect, fitted, text_width},
+        layout::{Density, Layout, Rect, fitted, fitted_name, text_width},
         mermaid,
         svg::svg,
     },
@@ -368,6 +368,8 @@ fn texts_are_cut_where_they_would_not_fit() {
     let cut = fitted(&"名".repeat(40), 100, 12.0, false);
     assert!(cut.ends_with('…') && text_width(&cut, 12.0, false) <= 100.0, "{cut}");
     assert_eq!(fitted("web", 0, 12.0, false), "");
+    let path = fitted_name("netns:/proc/12410/root/run/netns/n00001", 120, 12.0);
+    assert!(path.starts_with('…') && path.ends_with("/netns/n00001"), "{path}");
 }
 
 fn small() -> Host {

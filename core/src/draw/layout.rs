@@ -673,3 +673,12 @@ pub fn fitted(text: &str, width: i32, size: f32, is_mono: bool) -> String {
     }
     if fits.is_empty() { String::new() } else { format!("{fits}…") }
 }
+
+/// The same for what is called by a path: of that, the end tells more than the beginning.
+pub fn fitted_name(text: &str, width: i32, size: f32) -> String {
+    if !text.starts_with("netns:/") || fitted(text, width, size, false) == text {
+        return fitted(text, width, size, false);
+    }
+    let backwards: String = text.chars().rev().collect();
+    fitted(&backwards, width, size, false).chars().rev().collect()
+}
