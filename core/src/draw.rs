@@ -9,6 +9,8 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     map::{Counts, View, Wanted, held_by, host_side, is_loopback, is_up, shown, tree},
     model::{LinkId, Netns},
@@ -133,6 +135,8 @@ pub struct End {
     pub node: Node,
     /// The link's name there; empty where the node is the link.
     pub name: String,
+    /// The link there, if it is one.
+    pub link: Option<LinkId>,
 }
 
 /// A thing that wires lead to, by its number in the [`Scene`].
@@ -451,7 +455,7 @@ impl<'a> Ties<'a> {
                 _ => None,
             };
             wires.extend(far.map(|far| Wire {
-                ends: [end(Node::Lane(n), ""), end(far, "")],
+                ends: [whole(Node::Lane(n)), whole(far)],
                 tie: Tie::On("lies on".to_owned()),
                 up: true,
                 proven: true,
@@ -497,7 +501,7 @@ impl<'a> Ties<'a> {
             kind => Tie::On(shown(kind)),
         };
         Some(Wire {
-            ends: [end(here, id.name.as_str()), end(there, far.name.as_str())],
+            ends: [end(here, id), end(there, far)],
             up: is_up(facts),
             proven: facts.kind != "veth" || facts.proven,
             tie,
@@ -516,8 +520,8 @@ impl<'a> Ties<'a> {
                 return;
             };
             let ends = match tie {
-                Tie::Cable => [end(here, id.name.as_str()), end(there, far.name.as_str())],
-                Tie::On(_) => [end(here, ""), end(there, "")],
+                Tie::Cable => [end(here, id), end(there, far)],
+                Tie::On(_) => [whole(here), whole(there)],
             };
             wires.push(Wire { ends, tie, up: is_up(facts), proven: !is_cable || facts.proven });
         };
@@ -533,8 +537,14 @@ impl<'a> Ties<'a> {
     }
 }
 
-fn end(node: Node, name: &str) -> End {
-    End { node, name: shown(name) }
+/// The end at a link of a node's.
+fn end(node: Node, link: &LinkId) -> End {
+    End { node, name: shown(link.name.as_str()), link: Some(link.clone()) }
+}
+
+/// The end at the node itself.
+fn whole(node: Node) -> End {
+    End { node, name: String::new(), link: None }
 }
 
 /// The lane that a link of a card leads to, if it leads to the host.
@@ -578,7 +588,7 @@ fn lane(view: &View<'_>, hang: &Hang) -> Lane {
             names => names,
         };
         words.extend((!names.is_empty() && names != name).then_some(names));
-        words.extend(facts.into_iter().flat_map(|facts| &facts.addrs).map(ToString::to_string));
+        words.extend(facts.into_iter().flat_map(worth_showing).map(|net| net.to_string()));
         words.extend(gateways(view, id).iter().map(|gateway| format!("gw {gateway}")));
     }
     Lane { hang: hang.clone(), name, words, up: facts.is_none_or(is_up) }
@@ -618,7 +628,7 @@ fn card(view: &View<'_>, ties: &Ties<'_>, netns: &Netns) -> Card {
     let ports = links.map(|(id, facts)| Port {
         name: shown(id.name.as_str()),
         kind: shown(&facts.kind),
-        addrs: worth_showing(facts),
+        addrs: worth_showing(facts).iter().map(IpNet::addr).collect(),
         orphan: facts.kind == "veth" && facts.leads_to.is_none(),
     });
     Card {
@@ -662,10 +672,9 @@ fn guest(workload: &Workload, lane: usize) -> Card {
 }
 
 /// A link's addresses, without those that every link gives itself, unless it has no others.
-fn worth_showing(facts: &LinkFacts) -> Vec<IpAddr> {
-    let is_own = |addr: &IpAddr| matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    let (own, given): (Vec<IpAddr>, Vec<IpAddr>) =
-        facts.addrs.iter().map(|net| net.addr()).partition(is_own);
+fn worth_showing(facts: &LinkFacts) -> Vec<IpNet> {
+    let is_own = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
+    let (own, given): (Vec<IpNet>, Vec<IpNet>) = facts.addrs.iter().copied().partition(is_own);
     if given.is_empty() { own } else { given }
 }
 
@@ -678,7 +687,7 @@ fn published(workload: &Workload) -> Vec<String> {
 fn device(view: &View<'_>, id: &LinkId) -> Device {
     let facts = &view.sight.links[id];
     let orphan = facts.kind == "veth";
-    let mut words: Vec<String> = facts.addrs.iter().map(ToString::to_string).collect();
+    let mut words: Vec<String> = worth_showing(facts).iter().map(ToString::to_string).collect();
     words.extend(facts.details.iter().map(|detail| shown(detail)));
     if orphan {
         words.insert(0, "its other end was not found".to_owned());

@@ -7,9 +7,9 @@ use expect_test::expect;
 use sample::{Host, link, workload};
 use twinax_core::{
     draw::{
-        Hang, Node, Scene, dot,
+        Hang, Node, Scene, Tie, dot,
         html::html,
-        layout::{Density, Layout, Rect, fitted, text_width},
+        layout::{Density, Layout, Rect, fitted, fitted_name, text_width},
         mermaid,
         svg::svg,
     },
@@ -132,7 +132,7 @@ fn all_there_is_is_in_each_output() {
         }
         let scene = scene(&host);
         let cables = host.0.links.values().filter(|f| f.kind == "veth" && f.leads_to.is_some());
-        let wires = scene.wires.iter().filter(|wire| wire.tie == twinax_core::draw::Tie::Cable);
+        let wires = scene.wires.iter().filter(|wire| wire.tie == Tie::Cable);
         assert_eq!(wires.count() * 2, cables.count());
     }
 }
@@ -173,6 +173,52 @@ fn a_node_that_holds_others_is_a_lane() {
     assert_eq!(scene.cards.iter().filter(|card| card.lane == inside).count(), 7);
     let ties = scene.wires.iter().filter(|wire| wire.ends[0].node == Node::Lane(inside));
     assert_eq!(ties.count(), 1);
+}
+
+#[test]
+fn what_lies_on_a_link_is_tied_to_it() {
+    let scene = scene(&Host::docker(3, 2).with_oddities());
+    let name = |node| match node {
+        Node::Lane(n) => format!("lane {}", scene.lanes[n].name),
+        Node::Card(n) => scene.cards[n].label.clone(),
+        Node::Device(n) => scene.devices[n].name.clone(),
+    };
+    let wires: Vec<String> = scene
+        .wires
+        .iter()
+        .filter(|wire| !wire.is_home(&scene) || wire.tie != Tie::Cable)
+        .map(|wire| {
+            format!("{} {} {}", name(wire.ends[0].node), wire.label(), name(wire.ends[1].node))
+        })
+        .collect();
+    expect![[r#"
+        lane host to-host lane docker0
+        lane on enp1s0 lies on enp1s0
+        gateway vethaaa0002 lane br-10003f1d77a9
+        dhcp macvlan lane on enp1s0
+        left to-left right
+        enp1s0.5 vlan enp1s0
+        vxlan42 port lane docker0"#]]
+    .assert_eq(&wires.join("\n"));
+}
+
+#[test]
+fn containers_in_the_hosts_namespace_are_cards() {
+    let mut host = Host::docker(1, 1);
+    let space = host.0.spaces.get_mut(&Netns::Host).expect("the host is there");
+    space.workloads = vec![
+        workload(Runtime::Docker, "exporter", "prom/node-exporter"),
+        workload(Runtime::Process, "sshd", ""),
+    ];
+    let scene = scene(&host);
+    let shared = scene.lanes.iter().position(|lane| lane.hang == Hang::Shared).expect("a lane");
+    let cards: Vec<&str> = scene
+        .cards
+        .iter()
+        .filter(|card| card.lane == shared)
+        .map(|card| card.label.as_str())
+        .collect();
+    assert_eq!(cards, ["exporter"]);
 }
 
 #[test]
@@ -322,6 +368,8 @@ fn texts_are_cut_where_they_would_not_fit() {
     let cut = fitted(&"名".repeat(40), 100, 12.0, false);
     assert!(cut.ends_with('…') && text_width(&cut, 12.0, false) <= 100.0, "{cut}");
     assert_eq!(fitted("web", 0, 12.0, false), "");
+    let path = fitted_name("netns:/proc/12410/root/run/netns/n00001", 120, 12.0);
+    assert!(path.starts_with('…') && path.ends_with("/netns/n00001"), "{path}");
 }
 
 fn small() -> Host {

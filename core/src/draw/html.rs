@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Card, Device, Hang, Lane, Node, Scene, digest,
+    Card, Device, End, Hang, Lane, Node, Scene, Wire, digest,
+    dot::id,
     layout::Layout,
     svg::{self, escaped, node_name, wire_title},
 };
@@ -59,7 +60,7 @@ const HEADER: &str = "<header>\n<strong>Container networks</strong>\n\
     </header>\n";
 
 /// A heading and what stands below it: a word and what there is to say.
-type Section = (&'static str, Vec<(String, String)>);
+type Section = (String, Vec<(String, String)>);
 
 /// What the page knows of each thing drawn, as JSON.
 fn data(scene: &Scene, sight: &Sight) -> String {
@@ -78,23 +79,12 @@ fn data(scene: &Scene, sight: &Sight) -> String {
     }
     let wires = scene.wires.iter().enumerate().map(|(n, wire)| {
         let [a, b] = [0, 1].map(|side| json(&id(wire.ends[side].node)));
-        let names: Vec<&str> = wire.ends.iter().map(|end| end.name.as_str()).collect();
-        format!(
-            "{{\"id\":\"w{n}\",\"ends\":[{a},{b}],\"title\":{},\"find\":{}}}",
-            json(&wire_title(scene, wire)),
-            json(&names.join("\n").to_lowercase())
-        )
+        let thing =
+            thing(&format!("w{n}"), &wire_title(scene, wire), &wire_sections(scene, sight, wire));
+        format!("{{\"ends\":[{a},{b}],{}", &thing[1..])
     });
     let wires: Vec<String> = wires.collect();
     format!("{{\"things\":[\n{}\n],\"wires\":[\n{}\n]}}", things.join(",\n"), wires.join(",\n"))
-}
-
-fn id(node: Node) -> String {
-    match node {
-        Node::Lane(n) => format!("l{n}"),
-        Node::Card(n) => format!("c{n}"),
-        Node::Device(n) => format!("d{n}"),
-    }
 }
 
 fn thing(id: &str, title: &str, sections: &[Section]) -> String {
@@ -149,13 +139,13 @@ fn card_sections(sight: &Sight, links: &Links<'_>, card: &Card) -> Vec<Section> 
     let is_guest = card.netns == Netns::Host;
     // Of all that are in the host's namespace, the one that the card is.
     let own = workloads.iter().filter(|w| !is_guest || shown(&w.name) == card.label);
-    sections.extend(own.map(|w| ("Container", workload_rows(w))));
+    sections.extend(own.map(|w| ("Container".to_owned(), workload_rows(w))));
     if is_guest {
         return sections;
     }
     let links = links.get(&card.netns).map(Vec::as_slice).unwrap_or_default();
     let links = links.iter().filter(|(id, _)| !is_loopback(id));
-    sections.extend(links.map(|(id, facts)| ("Link", link_rows(sight, id, facts))));
+    sections.extend(links.map(|(id, facts)| ("Link".to_owned(), link_rows(sight, id, facts))));
     let routes = sight.topology.routes.iter().filter(|route| route.link.netns == card.netns);
     let routes = routes.map(|route| {
         let dst =
@@ -163,23 +153,23 @@ fn card_sections(sight: &Sight, links: &Links<'_>, card: &Card) -> Vec<Section> 
         let via = route.via.map(|via| format!("via {via} ")).unwrap_or_default();
         (dst, format!("{via}dev {}", shown(route.link.name.as_str())))
     });
-    sections.push(("Routes", routes.collect()));
+    sections.push(("Routes".to_owned(), routes.collect()));
     let ports = workloads.iter().flat_map(|w| &w.published);
     let ports = ports.map(|port| (host_side(port), format!("→ {}", port.container_port)));
-    sections.push(("Published ports", ports.collect()));
+    sections.push(("Published ports".to_owned(), ports.collect()));
     let listeners = sight.listeners.iter().filter(|listener| listener.netns == card.netns);
     let listeners = listeners.map(|listener| {
         let who = listener.processes.iter().map(|(pid, comm)| format!("{} ({pid})", shown(comm)));
         (format!("{} {}", listener.proto, listener.at), who.collect::<Vec<_>>().join(", "))
     });
-    sections.push(("Listening", listeners.collect()));
+    sections.push(("Listening".to_owned(), listeners.collect()));
     let mut rows =
         vec![("handle".to_owned(), shown(card.netns.container().map_or("", |n| n.as_str())))];
     if let Some(space) = space {
         rows.push(("inode".to_owned(), format!("net:[{}]", space.inode)));
         rows.extend(space.holders.iter().map(|h| ("held by".to_owned(), shown(&h.to_string()))));
     }
-    sections.push(("Namespace", rows));
+    sections.push(("Namespace".to_owned(), rows));
     sections
 }
 
@@ -243,20 +233,29 @@ fn lane_sections(scene: &Scene, sight: &Sight, n: usize, lane: &Lane) -> Vec<Sec
                 .filter(|w| w.starts_with("network "))
                 .map(|w| ("network".to_owned(), w.trim_start_matches("network ").to_owned())),
         );
-        sections.push(("Link", rows));
+        sections.push(("Link".to_owned(), rows));
     }
     let members = scene.wires.iter().filter(|wire| wire.ends[1].node == Node::Lane(n));
     let members = members.map(|wire| {
         let port = if wire.label().is_empty() { "—" } else { wire.label() };
         (port.to_owned(), format!("{} {}", node_name(scene, wire.ends[0].node), wire.ends[0].name))
     });
-    sections.push(("Members", members.collect()));
+    sections.push(("Members".to_owned(), members.collect()));
     sections
+}
+
+fn wire_sections(scene: &Scene, sight: &Sight, wire: &Wire) -> Vec<Section> {
+    let side = |end: &End| {
+        let id = end.link.as_ref()?;
+        let rows = link_rows(sight, id, sight.links.get(id)?);
+        Some((node_name(scene, end.node).to_owned(), rows))
+    };
+    wire.ends.iter().filter_map(side).collect()
 }
 
 fn device_sections(sight: &Sight, device: &Device) -> Vec<Section> {
     let facts = sight.links.get(&device.id);
     let mut rows = facts.map(|facts| link_rows(sight, &device.id, facts)).unwrap_or_default();
     rows.extend(device.gateways.iter().map(|gateway| ("gateway".to_owned(), gateway.to_string())));
-    vec![("Link", rows)]
+    vec![("Link".to_owned(), rows)]
 }

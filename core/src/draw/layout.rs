@@ -111,7 +111,7 @@ const RAIL: i32 = 4;
 const ROOMY: usize = 48;
 /// Cards side by side.
 const FEWEST: usize = 4;
-const MOST: usize = 20;
+const MOST: usize = 32;
 
 impl Density {
     fn sizes(self) -> Sizes {
@@ -535,7 +535,12 @@ impl<'a> Plan<'a> {
             self.levels.insert(end, y);
             let x = if few { right - SLOT_LABEL + 8 } else { trunk + 8 };
             let label = if few { y + 3 } else { y - 3 };
-            self.layout.wires[end.0].label = Some((x, label, SLOT_LABEL - 16));
+            // The label is the second end's name, where that is not of a card.
+            let is_named =
+                end.1 == 1 || !matches!(self.scene.wires[end.0].ends[1].node, Node::Lane(_));
+            if is_named {
+                self.layout.wires[end.0].label = Some((x, label, SLOT_LABEL - 16));
+            }
             y += SLOT;
         }
         if few {
@@ -667,4 +672,13 @@ pub fn fitted(text: &str, width: i32, size: f32, is_mono: bool) -> String {
         fits.push(c);
     }
     if fits.is_empty() { String::new() } else { format!("{fits}…") }
+}
+
+/// The same for what is called by a path: of that, the end tells more than the beginning.
+pub fn fitted_name(text: &str, width: i32, size: f32) -> String {
+    if !text.starts_with("netns:/") || fitted(text, width, size, false) == text {
+        return fitted(text, width, size, false);
+    }
+    let backwards: String = text.chars().rev().collect();
+    fitted(&backwards, width, size, false).chars().rev().collect()
 }

@@ -7,7 +7,7 @@
   const wires = new Map(data.wires.map((wire) => [wire.id, wire]));
   const wiresOf = new Map(data.things.map((thing) => [thing.id, []]));
   for (const wire of data.wires) for (const end of wire.ends) wiresOf.get(end)?.push(wire);
-  for (const thing of data.things) {
+  for (const thing of [...data.things, ...data.wires]) {
     const words = [thing.title];
     for (const [heading, rows] of thing.sections) {
       // Whoever looks for a member does not mean the bridge.
@@ -46,10 +46,12 @@
     // The details cover the right side.
     const width = map.getBoundingClientRect().width;
     const clear = view.w * (width > 800 ? 1 - 390 / width : 1);
-    const inside = box.x >= view.x && box.y >= view.y && box.x + box.width <= view.x + clear && box.y + box.height <= view.y + view.h;
-    if (inside) return;
-    view.x = box.x + box.width / 2 - clear / 2;
-    view.y = box.y + box.height / 2 - view.h / 2;
+    // What is larger than the window stays where it is, and nothing moves further than it must.
+    const shift = (from, size, start, room) =>
+      size + 40 > room || (from >= start && from + size <= start + room) ? start
+        : from < start ? from - 20 : from + size + 20 - room;
+    view.x = shift(box.x, box.width, view.x, clear);
+    view.y = shift(box.y, box.height, view.y, view.h);
     show();
   };
   map.addEventListener("wheel", (event) => {
@@ -114,14 +116,13 @@
       to.append(element);
       return element;
     };
-    const thing = things.get(id), wire = wires.get(id);
+    const thing = things.get(id) || wires.get(id);
     const close = add(details, "button", "✕");
     close.className = "close";
     close.setAttribute("aria-label", "Close");
     close.addEventListener("click", () => choose(null));
-    add(details, "h2", thing ? thing.title : wire.title);
-    const sections = thing ? thing.sections : wire.ends.map((end) => [things.get(end).title, []]);
-    for (const [heading, rows] of sections) {
+    add(details, "h2", thing.title);
+    for (const [heading, rows] of thing.sections) {
       add(details, "h3", heading);
       const list = add(details, "dl", "");
       for (const [key, value] of rows) { add(list, "dt", key); add(list, "dd", value); }
@@ -132,6 +133,7 @@
     if (drag?.moved) return;
     const under = group(event.target);
     choose(under ? under.id : null);
+    if (under && !wires.has(under.id)) bringIntoView(under.id);
   });
   for (const element of map.querySelectorAll("g.card, g.device, g.lane")) {
     element.setAttribute("tabindex", "0");
@@ -177,7 +179,14 @@
     if (event.key !== "Enter") return;
     const found = look();
     const next = found[(found.indexOf(chosen) + 1) % found.length];
-    if (next) { bringIntoView(next); choose(next); }
+    if (!next) return;
+    const box = map.getBoundingClientRect(), at = $(next).getBBox();
+    if (box.width / view.w < 0.7) {
+      // From afar, come near enough to read.
+      view = { w: box.width, h: box.height, x: at.x + at.width / 2 - box.width / 3, y: at.y + at.height / 2 - box.height / 2 };
+    }
+    bringIntoView(next);
+    choose(next);
   });
   lonely.addEventListener("change", () => { map.classList.toggle("alone", !lonely.checked); remember(); });
 

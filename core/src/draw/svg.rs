@@ -4,7 +4,10 @@ use std::fmt;
 
 use super::{
     Card, Device, Hang, Node, Scene, Tie, Wire,
-    layout::{Density, LanePlace, Layout, Point, Rect, WirePlace, bold_width, fitted, text_width},
+    layout::{
+        Density, LanePlace, Layout, Point, Rect, WirePlace, bold_width, fitted, fitted_name,
+        text_width,
+    },
 };
 
 /// What the drawing looks like, by day and by night.
@@ -250,7 +253,7 @@ impl Pen {
             match gateways.is_empty() {
                 true => self
                     .put(format_args!("<circle class=\"pn\" cx=\"{x}\" cy=\"{top}\" r=\"4\"/>\n")),
-                false => self.gateway((x, top), &gateways.join(" ")),
+                false => self.gateway((x, top), &gateways.join(" · ")),
             }
         }
         self.rect(if device.is_physical() || device.orphan { "box" } else { "box loose" }, rect, 8);
@@ -304,7 +307,7 @@ impl Pen {
         let mut y = rect.y + 25;
         let runtimes = runtimes(card);
         let left = if runtimes.is_empty() { right } else { self.pill((right, y), &runtimes) };
-        self.text("name", (x, y), 13.0, &fitted(&card.label, left - x - 8, 15.0, false));
+        self.text("name", (x, y), 13.0, &fitted_name(&card.label, left - x - 8, 15.0));
         match card.chips.as_slice() {
             [] => {}
             [only] if only.image.is_empty() => {}
@@ -342,7 +345,7 @@ impl Pen {
 
     fn compact(&mut self, card: &Card, rect: &Rect) {
         let (x, y, room) = (rect.x + 10, rect.y, rect.w - 18);
-        self.text("name", (x, y + 19), 11.5, &fitted(&card.label, room, 13.3, false));
+        self.text("name", (x, y + 19), 11.5, &fitted_name(&card.label, room, 13.3));
         let image = card.chips.first().map(|chip| chip.image.as_str()).unwrap_or_default();
         let more = match card.chips.len() {
             0 | 1 => String::new(),

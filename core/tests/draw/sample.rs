@@ -137,6 +137,9 @@ impl Host {
         self.facts(&link(&host, "vxlan42")).master = Some(link(&host, "docker0"));
         self.facts(&link(&host, "vxlan42")).details = vec!["vxlan id 42".to_owned()];
 
+        self.pair(&link(&host, "to-host"), &link(&host, "to-bridge"));
+        self.facts(&link(&host, "to-host")).master = Some(link(&host, "docker0"));
+
         let held = self.space("netns:/proc/812/fd/7", vec![]);
         let holder = Holder::Descriptor { pid: 812, fd: 7, comm: "agent".to_owned() };
         self.0.spaces.get_mut(&held).expect("just added").holders = vec![holder];
