@@ -177,7 +177,10 @@ impl World for FakeWorld {
 fn needs_no_undoing(op: &Op) -> bool {
     matches!(
         op,
-        Op::DelElement { .. }
+        Op::DelForward { .. }
+            | Op::DelElement { .. }
+            | Op::DelHostsLine { .. }
+            | Op::DelFile { .. }
             | Op::DelNeighbour { .. }
             | Op::DelFdb { .. }
             | Op::DelRoute { .. }

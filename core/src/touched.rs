@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    model::{LinkId, LinkKind, Neighbour, Scope, Topology},
+    model::{FileId, Forward, HostsLine, LinkId, LinkKind, Neighbour, Scope, Topology},
     name::ContainerName,
     ruleset::ElementId,
 };
@@ -20,15 +20,37 @@ pub(crate) struct Touched {
     pub(crate) leaned: BTreeSet<LinkId>,
     /// Containers whose namespaces are let go: as they were promised, unseen.
     going: BTreeSet<ContainerName>,
-    /// Elements that are deleted, there or not.
-    struck: BTreeSet<ElementId>,
+    /// What is deleted, there or not.
+    struck: Struck,
+}
+
+/// What a change takes away by its name alone, so that it need not be looked at.
+#[derive(Default)]
+struct Struck {
+    elements: BTreeSet<ElementId>,
+    files: BTreeSet<FileId>,
+    hosts: BTreeSet<HostsLine>,
+    forwards: BTreeSet<Forward>,
+}
+
+impl Struck {
+    fn between(had: &Topology, desired: &Topology) -> Self {
+        let elements = had.elements.keys().filter(|id| !desired.elements.contains_key(id));
+        let files = had.files.keys().filter(|file| !desired.files.contains_key(file));
+        Self {
+            elements: elements.cloned().collect(),
+            files: files.cloned().collect(),
+            hosts: had.hosts.difference(&desired.hosts).cloned().collect(),
+            forwards: had.forwards.difference(&desired.forwards).cloned().collect(),
+        }
+    }
 }
 
 impl Touched {
     /// Everything, to be looked at as if nothing were known.
     pub(crate) fn whole(had: Topology, desired: Topology) -> Self {
-        let (leaned, going, struck) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Self { had, desired, leaned, going, struck }
+        let (leaned, going) = (BTreeSet::new(), BTreeSet::new());
+        Self { had, desired, leaned, going, struck: Struck::default() }
     }
 
     pub(crate) fn between((mut had, mut desired): (Topology, Topology)) -> Self {
@@ -59,15 +81,14 @@ impl Touched {
             topology.netns.retain(|name| !common.contains(name) || busy.contains(name));
         }
         let going = had.netns.difference(&desired.netns).cloned().collect();
-        let struck = had.elements.keys().filter(|id| !desired.elements.contains_key(id));
-        let struck = struck.cloned().collect();
+        let struck = Struck::between(&had, &desired);
         Self { had, desired, leaned, going, struck }
     }
 
     /// What to look at before the change.
     ///
     /// Not the cables of containers that are let go, which go with their namespaces; nor what leads
-    /// to them, nor elements to delete: to take away what is not there does no harm.
+    /// to them, nor what is deleted by its name: to take away what is not there does no harm.
     pub(crate) fn scope(&self) -> Scope {
         let mut scope = Scope { leaned: self.leaned.clone(), ..self.had.scope() };
         // What is not promised yet is new, with names never used before: no need to look for it.
@@ -79,17 +100,31 @@ impl Touched {
         let stays = |neighbour: &Neighbour| !self.is_let_go(neighbour);
         scope.neighbours.retain(stays);
         scope.fdb.retain(|entry| !self.goes(&entry.port));
-        scope.elements.retain(|id| !self.struck.contains(id));
+        scope.mounts.retain(|name| !self.going.contains(name));
+        scope.elements.retain(|id| !self.struck.elements.contains(id));
+        scope.files.retain(|file| !self.struck.files.contains(file));
+        scope.hosts.retain(|line| !self.struck.hosts.contains(line));
+        scope.forwards.retain(|forward| !self.struck.forwards.contains(forward));
         scope
     }
 
     /// Adds to what was seen in [`Self::scope`] what was not looked at, as promised.
     pub(crate) fn trust(&self, seen: &mut Topology) {
         let had = &self.had;
+        let struck = &self.struck;
         if seen.tables {
-            let struck = self.struck.iter().filter_map(|id| had.elements.get_key_value(id));
-            seen.elements.extend(struck.map(|(id, element)| (id.clone(), element.clone())));
+            let elements = struck.elements.iter().filter_map(|id| had.elements.get_key_value(id));
+            seen.elements.extend(elements.map(|(id, element)| (id.clone(), element.clone())));
         }
+        let files = struck.files.iter().filter_map(|file| had.files.get_key_value(file));
+        seen.files.extend(files.map(|(file, text)| (file.clone(), text.clone())));
+        let lines = struck.hosts.iter().filter(|line| seen.views.contains(&line.view));
+        seen.hosts.extend(lines.cloned());
+        if !seen.processes.is_empty() {
+            seen.forwards.extend(struck.forwards.iter().cloned());
+        }
+        let mounts = had.mounts.iter().filter(|(name, _)| self.going.contains(*name));
+        seen.mounts.extend(mounts.map(|(name, source)| (name.clone(), source.clone())));
         seen.netns.extend(self.going.iter().cloned());
         let links = had.links.iter().filter(|(id, _)| self.goes(id));
         seen.links.extend(links.map(|(id, link)| (id.clone(), link.clone())));
