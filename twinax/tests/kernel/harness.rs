@@ -491,6 +491,13 @@ fn furnish() -> io::Result<()> {
     for dir in ["/run/home", "/run/user", "/run/tmp"] {
         fs::create_dir(dir)?;
     }
+    // A new namespace begins with what the machine's own has, as forwarding where Docker runs.
+    for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        let path = Path::new("/proc/sys/net").join(switch);
+        if path.exists() {
+            fs::write(path, "0")?;
+        }
+    }
     wire::loopback_up()
 }
 
