@@ -21,7 +21,7 @@ use super::{
     failed::Failed,
     record::{self, Birth, Wanted, now},
     session,
-    session::Session,
+    session::{Session, TEARDOWN},
     shown::{show, style, tell, tell_names},
 };
 use crate::{
@@ -259,9 +259,6 @@ fn look_up(
 ) -> Result<BTreeMap<ContainerName, Container>, Failed> {
     names.iter().map(|name| Ok((name.clone(), session.look_up(name)?))).collect()
 }
-
-/// How long the processes of a killed container, and then its supervisor, may take to end.
-pub(super) const TEARDOWN: Duration = Duration::from_secs(30);
 
 /// Ends the processes of containers, all of them, and sees that their end is on record.
 ///

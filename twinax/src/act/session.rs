@@ -17,7 +17,7 @@ use twinax_core::{
 
 use rustix::process::Signal;
 
-use super::{container::TEARDOWN, failed::Failed};
+use super::failed::Failed;
 use crate::{
     container::Task,
     forwarder,
@@ -34,6 +34,9 @@ pub(super) type Whole = fn(&mut Linux) -> Result<engine::Done, engine::Failure<L
 
 /// How long to wait for the kernel to take cables away; for one namespace it needs some 30 ms.
 const GHOSTS_GO: Duration = Duration::from_millis(200);
+
+/// How long the processes of a killed container, and then its supervisor, may take to end.
+pub(super) const TEARDOWN: Duration = Duration::from_secs(30);
 
 /// Leaves when dropped, so that a command that is refused leaves nothing behind either.
 pub(super) struct Session {

@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::link::u32_of;
-use crate::linux::netlink::{attribute, attributes};
+use crate::linux::netlink::{attribute, attributes, u32_of};
 
 const IFLA_BRPORT_MODE: u16 = 4;
 

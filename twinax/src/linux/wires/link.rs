@@ -9,7 +9,7 @@ use twinax_core::{
 };
 
 use super::{asker::Asker, details};
-use crate::linux::netlink::{Message, attribute, attributes};
+use crate::linux::netlink::{Message, attribute, attributes, u32_of};
 
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINK: u16 = 16;
@@ -212,11 +212,6 @@ fn counters(data: &[u8]) -> Counters {
         rx_dropped: number(6),
         tx_dropped: number(7),
     }
-}
-
-/// Returns the number that the bytes begin with.
-pub(super) fn u32_of(data: &[u8]) -> Option<u32> {
-    data.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
 fn until_nul(data: &[u8]) -> &[u8] {

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use twinax_core::name::Mac;
 
-use super::{asker::Asker, link::u32_of};
-use crate::linux::netlink::{Message, attribute, attributes};
+use super::asker::Asker;
+use crate::linux::netlink::{Message, attribute, attributes, u32_of};
 
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;

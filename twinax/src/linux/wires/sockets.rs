@@ -18,8 +18,8 @@ use rustix::{
 };
 use twinax_core::name::Proto;
 
-use super::{asker::Asker, link::u32_of};
-use crate::linux::netlink::{Message, Socket, attribute};
+use super::asker::Asker;
+use crate::linux::netlink::{Message, Socket, attribute, u32_of};
 
 /// Who has a socket open, by the socket's inode: the pid and name of each process.
 pub type Holders = HashMap<u32, Vec<(u32, String)>>;
