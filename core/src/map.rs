@@ -60,6 +60,8 @@ pub struct Counts {
     pub cables: usize,
     /// Ends of cables whose other end was not found.
     pub orphans: usize,
+    /// The same where not every namespace could be read, so that nobody can tell.
+    pub unpaired: usize,
     /// Namespaces that are left out of the tree.
     pub hidden: usize,
 }
@@ -186,8 +188,10 @@ impl<'a> View<'a> {
     ) -> Option<Branch> {
         let Some(far) = &facts.leads_to else {
             let orphan = facts.kind == "veth";
-            let what = if orphan { "orphan: its other end was not found" } else { &facts.kind };
-            let tone = if orphan { Tone::Bad } else { Tone::Faint };
+            let (what, tone) = match orphan {
+                true => self.unpaired(),
+                false => (facts.kind.as_str(), Tone::Faint),
+            };
             return (!self.narrowed).then(|| Branch {
                 cells: vec![cell(&id.name, Tone::Plain), cell(what, tone), state_cell(facts)],
                 children: Vec::new(),
@@ -301,7 +305,9 @@ impl<'a> View<'a> {
                 cell(self.made_by(netns), Tone::Faint),
                 cell(held_by(space), Tone::Faint),
             ];
-            if children_of.is_empty() {
+            if !self.links.contains_key(netns) {
+                cells.push(cell("its links could not be read", Tone::Bad));
+            } else if children_of.is_empty() {
                 cells.push(cell("lo only", Tone::Faint));
             }
             children.push(Branch { cells, children: children_of });
@@ -310,12 +316,26 @@ impl<'a> View<'a> {
         (!children.is_empty()).then_some(Branch { cells, children })
     }
 
+    /// What is said of an end of a cable whose other end was not found: an orphan only where
+    /// nothing is left that it could be in.
+    fn unpaired(&self) -> (&'static str, Tone) {
+        match self.is_blind() {
+            true => ("its other end could not be seen", Tone::Faint),
+            false => ("orphan: its other end was not found", Tone::Bad),
+        }
+    }
+
+    /// Whether there are namespaces whose links could not be read: not even a loopback is there.
+    fn is_blind(&self) -> bool {
+        self.sight.spaces.keys().any(|netns| !self.links.contains_key(netns))
+    }
+
     fn far_cable(&self, id: &LinkId, facts: &LinkFacts) -> Branch {
         let far = match &facts.leads_to {
             Some(far) => format!("⇄ {} {}", far.name, self.label(&far.netns)),
-            None => "orphan: its other end was not found".to_owned(),
+            None => self.unpaired().0.to_owned(),
         };
-        let tone = if facts.leads_to.is_some() { Tone::Plain } else { Tone::Bad };
+        let tone = if facts.leads_to.is_some() { Tone::Plain } else { self.unpaired().1 };
         let cells = vec![
             cell(&id.name, Tone::Plain),
             cell(far, tone),
@@ -352,12 +372,14 @@ impl<'a> View<'a> {
             |w: &&Workload| !matches!(w.runtime, Runtime::Process | Runtime::IpNetns);
         let workloads = self.sight.spaces.values().flat_map(|space| &space.workloads);
         let veths = || self.sight.links.values().filter(|facts| facts.kind == "veth");
+        let unpaired = veths().filter(|facts| facts.leads_to.is_none()).count();
         Counts {
             containers: workloads.filter(is_container).count(),
             namespaces: self.sight.spaces.len(),
             bridges: self.sight.links.values().filter(|facts| facts.kind == "bridge").count(),
             cables: veths().filter(|facts| facts.leads_to.is_some()).count() / 2,
-            orphans: veths().filter(|facts| facts.leads_to.is_none()).count(),
+            orphans: if self.is_blind() { 0 } else { unpaired },
+            unpaired: if self.is_blind() { unpaired } else { 0 },
             hidden,
         }
     }
@@ -471,7 +493,7 @@ pub(crate) fn held_by(space: &Space) -> String {
         return String::new();
     }
     let holder = space.holders.iter().min();
-    holder.map(|holder| format!("held by {holder}")).unwrap_or_default()
+    holder.map(|holder| shown(&format!("held by {holder}"))).unwrap_or_default()
 }
 
 fn cell(text: impl Display, tone: Tone) -> Cell {

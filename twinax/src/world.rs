@@ -252,8 +252,7 @@ impl Linux {
                 Ok(())
             }
             Op::StartProcess { process: Process::Forwarder } => {
-                // Its ports are handed over one by one; old ones are nobody's.
-                forwarder::clear(self.store.run_dir())?;
+                // It serves what is written down, which may be more than this request is about.
                 Ok(forwarder::start(self.store.run_dir())?)
             }
             Op::StopProcess { process: Process::Forwarder } => {
@@ -324,7 +323,11 @@ impl World for Linux {
         let done = self.apply_stages(plan, at, &mut asked);
         // The forwarder has worked meanwhile. A port is free when the command that removes it
         // ends, also if something else fails.
-        let answered = asked.map_or(Ok(()), Asked::answer);
+        let answered = match asked.map_or(Ok(()), Asked::answer) {
+            // It was killed meanwhile: the ports are free, and others' are to be served again.
+            Err(ForwarderError::Silent(_)) => forwarder::succeed(self.store.run_dir()),
+            answered => answered,
+        };
         done.and_then(|()| Ok(answered?))
     }
 

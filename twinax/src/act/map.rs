@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use twinax_core::{
     draw::{Scene, dot::dot, html::html, mermaid::mermaid, svg::svg},
-    map::tree as map_tree,
+    map::{shown, tree as map_tree},
     peer,
 };
 
@@ -51,7 +51,7 @@ pub(super) fn peer(handle: &str, json: bool) -> Done {
     }
     match cables.as_slice() {
         [] => {
-            let what = format!("nothing on this host that has a cable is called {handle}");
+            let what = format!("nothing on this host that has a cable is called {}", shown(handle));
             let hint = "twinax map lists interfaces, containers and addresses";
             return Err(Failed::told(what).hint(hint));
         }
@@ -62,7 +62,7 @@ pub(super) fn peer(handle: &str, json: bool) -> Done {
         }
         many => {
             let rows: Vec<_> = many.iter().map(|cable| peer::line(&sight, cable)).collect();
-            tell(format!("{handle} may mean {} cables:\n", many.len()))?;
+            tell(format!("{} may mean {} cables:\n", shown(handle), many.len()))?;
             tell(tree::rows(&rows, style()))?;
         }
     }

@@ -156,6 +156,11 @@ impl Session {
     /// Ends the containers that a command was about to end when it died, records the end of those
     /// whose processes are gone without a word, and forgets namespaces of others that are gone.
     pub(super) fn bury(&mut self) -> Result<(), Failed> {
+        // What a killed command left may be about the very containers that are looked at below.
+        {
+            let _lock = self.place.store.lock()?;
+            engine::recover(&mut self.world)?;
+        }
         for container in self.state()?.containers.all().values() {
             let Some(init) = init_of(container).filter(|_| container.ending()) else { continue };
             // If it cannot be ended, what is shown is still true.

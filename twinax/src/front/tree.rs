@@ -127,6 +127,9 @@ pub fn counts(counts: &Counts) -> String {
         some(counts.cables, "cable", "cables"),
         some(counts.orphans, "orphan", "orphans"),
     ];
+    if counts.unpaired > 0 {
+        parts.push(format!("{} cable ends whose other end could not be seen", counts.unpaired));
+    }
     if counts.hidden > 0 {
         parts.push(format!("{} not shown (-a)", counts.hidden));
     }

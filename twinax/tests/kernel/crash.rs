@@ -25,6 +25,7 @@ tests![
     a_supervisor_killed,
     an_end_promised_is_kept,
     the_forwarder_killed,
+    the_forwarder_killed_while_ports_change,
 ];
 
 /// How many commands each of the tests kills; `TWINAX_TRIALS` says otherwise.
@@ -308,4 +309,25 @@ fn listener(port: u16) -> Option<u32> {
     };
     let pids = fs::read_dir("/proc").unwrap().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(own)
+}
+
+/// Commands that meet a forwarder just as it dies do what they are asked, and others' ports are
+/// served on.
+fn the_forwarder_killed_while_ports_change(sandbox: &mut Sandbox) -> Outcome {
+    sandbox.start("one", "-p 8081:7");
+    sandbox.start("two", "-p 8083:7");
+    for _ in 0..harness::trials(KILLS) {
+        sandbox.done("publish one 8084:7");
+        let forwarder = processes().into_iter().find(|line| line.contains("--forwarder"));
+        let forwarder = forwarder.expect("ports are published");
+        let pid = forwarder.rsplit_once('(').unwrap().1.trim_end_matches(')').parse().unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        sandbox.done("unpublish one 8084:7");
+        for port in [8081, 8083] {
+            let reach = sandbox.host().ask(Talk::Tcp, ([127, 0, 0, 1], port).into());
+            assert!(matches!(reach, Reach::Reached(_)), "{port}: {reach:?}");
+        }
+        sandbox.whole();
+    }
+    Outcome::Passed
 }
