@@ -46,7 +46,6 @@ pub trait World {
     type Error;
     /// Returns what an earlier command left to be brought to its end.
     fn pending(&mut self) -> Result<Pending, Self::Error>;
-    /// Returns the row about the host itself.
     /// Loads what `keys` name, and all that must be there with it (see [`Keys`]).
     fn load(&mut self, keys: &Keys) -> Result<State, Self::Error>;
     /// Answers what `decide` has to know of the world.
@@ -222,7 +221,7 @@ fn carry<W: World>(
     };
     if !keys.all && touched.had == touched.desired && !journal.after.is_empty() {
         // A matter of records: the kernel need not even be looked at.
-        return carry_on(world, &journal, (before, after), Plan::default());
+        return carry_on(world, &journal, (before, after), (Plan::default(), &at));
     }
     let scope = touched.scope();
     let mut observed = world.observe(&scope, &at).map_err(Failure::Restored)?;
@@ -239,7 +238,7 @@ fn carry<W: World>(
     if plan.0.is_empty() && journal.after.is_empty() {
         return Ok(plan);
     }
-    carry_on(world, &journal, (before, after), plan)
+    carry_on(world, &journal, (before, after), (plan, &at))
 }
 
 /// Carries out what is planned, with a journal about it.
@@ -247,11 +246,10 @@ fn carry_on<W: World>(
     world: &mut W,
     journal: &Journal,
     (before, after): (&State, &State),
-    plan: Plan,
+    (plan, at): (Plan, &Sandboxes),
 ) -> Result<Plan, Failure<W::Error>> {
-    let at = sandboxes(before, after);
     world.begin(journal).map_err(Failure::Restored)?;
-    if let Err(first) = world.write(&journal.after).and_then(|()| world.apply(&plan, &at)) {
+    if let Err(first) = world.write(&journal.after).and_then(|()| world.apply(&plan, at)) {
         return Err(undo(world, journal, (before, after), first));
     }
     world.finish().map_err(Failure::Unfinished)?;

@@ -92,6 +92,8 @@ pub(crate) struct View<'a> {
     /// Only some are wanted, so that what leads to none of them is left out.
     pub(crate) narrowed: bool,
     all: bool,
+    /// There are namespaces whose links could not be read: not even a loopback is there.
+    blind: bool,
 }
 
 impl<'a> View<'a> {
@@ -118,7 +120,8 @@ impl<'a> View<'a> {
         let narrowed =
             !wanted.only.is_empty() || wanted.network.is_some() || wanted.runtime.is_some();
         let all = wanted.all;
-        Self { sight, links, listeners, members, gateways, visible, narrowed, all }
+        let blind = sight.spaces.keys().any(|netns| !links.contains_key(netns));
+        Self { sight, links, listeners, members, gateways, visible, narrowed, all, blind }
     }
 
     pub(crate) fn links_in(
@@ -319,15 +322,10 @@ impl<'a> View<'a> {
     /// What is said of an end of a cable whose other end was not found: an orphan only where
     /// nothing is left that it could be in.
     fn unpaired(&self) -> (&'static str, Tone) {
-        match self.is_blind() {
+        match self.blind {
             true => ("its other end could not be seen", Tone::Faint),
             false => ("orphan: its other end was not found", Tone::Bad),
         }
-    }
-
-    /// Whether there are namespaces whose links could not be read: not even a loopback is there.
-    fn is_blind(&self) -> bool {
-        self.sight.spaces.keys().any(|netns| !self.links.contains_key(netns))
     }
 
     fn far_cable(&self, id: &LinkId, facts: &LinkFacts) -> Branch {
@@ -378,8 +376,8 @@ impl<'a> View<'a> {
             namespaces: self.sight.spaces.len(),
             bridges: self.sight.links.values().filter(|facts| facts.kind == "bridge").count(),
             cables: veths().filter(|facts| facts.leads_to.is_some()).count() / 2,
-            orphans: if self.is_blind() { 0 } else { unpaired },
-            unpaired: if self.is_blind() { unpaired } else { 0 },
+            orphans: if self.blind { 0 } else { unpaired },
+            unpaired: if self.blind { unpaired } else { 0 },
             hidden,
         }
     }

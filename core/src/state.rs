@@ -490,6 +490,21 @@ impl Network {
 }
 
 impl Container {
+    /// A container of which nothing is known but where it is, and to which nothing is promised yet.
+    pub fn bare(id: String, sandbox: Sandbox) -> Self {
+        Self {
+            id,
+            sandbox,
+            hostname: None,
+            endpoints: Vec::new(),
+            published: Vec::new(),
+            view: None,
+            dns: Vec::new(),
+            run: None,
+            led: Led::default(),
+        }
+    }
+
     /// Whether Twinax ran it and it has ended.
     pub fn exited(&self) -> bool {
         self.run.as_ref().is_some_and(|run| matches!(run.status, Status::Exited { .. }))

@@ -14,7 +14,7 @@ use twinax_core::{
     engine,
     name::{ContainerName, NetworkName, Proto},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Endpoint, Keys, Led, Network, PublishSpec,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Endpoint, Keys, Network, PublishSpec,
         Request, State, Status, Way,
     },
 };
@@ -73,17 +73,7 @@ impl Engine {
         let name = name_of(&way)?;
         let sandbox = self.world.meet(way).map_err(told)?;
         self.made += 1;
-        let container = Container {
-            id: format!("{:012x}", self.made),
-            sandbox,
-            hostname: None,
-            endpoints: Vec::new(),
-            published: Vec::new(),
-            view: None,
-            dns: Vec::new(),
-            run: None,
-            led: Led::default(),
-        };
+        let container = Container::bare(format!("{:012x}", self.made), sandbox);
         let ports = vec![publish(host_port)];
         let spec = AttachSpec::new(self.network.clone());
         let request = vec![

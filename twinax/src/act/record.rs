@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use twinax_core::{
     name::{ContainerName, HostName, NetworkName},
     state::{
-        AttachSpec, Change, Container, DEFAULT_NETWORK, Lab, Led, PublishSpec, Request, Run,
-        Sandbox, Status, Way,
+        AttachSpec, Change, Container, DEFAULT_NETWORK, Lab, PublishSpec, Request, Run, Sandbox,
+        Status, Way,
     },
 };
 
@@ -82,7 +82,7 @@ pub(super) fn request(wanted: &Wanted, birth: Birth) -> Request {
         hostname: wanted.hostname.clone(),
         dns: wanted.dns.clone(),
         run: Some(run),
-        ..bare(birth.id, Sandbox { way, cookie: birth.cookie })
+        ..Container::bare(birth.id, Sandbox { way, cookie: birth.cookie })
     };
     let name = || wanted.name.clone();
     let mut request = vec![Change::PutContainer { name: name(), container }];
@@ -120,22 +120,7 @@ pub(super) fn foreign(
         let what = format!("{name} is the host's own network namespace, which no cable leads into");
         return Err(Failed::told(what).hint("name a process or file of another namespace"));
     }
-    Ok(Some(bare(new_id(), sandbox)))
-}
-
-/// A container of which nothing is known but where it is.
-fn bare(id: String, sandbox: Sandbox) -> Container {
-    Container {
-        id,
-        sandbox,
-        hostname: None,
-        endpoints: Vec::new(),
-        published: Vec::new(),
-        view: None,
-        dns: Vec::new(),
-        run: None,
-        led: Led::default(),
-    }
+    Ok(Some(Container::bare(new_id(), sandbox)))
 }
 
 /// Twelve random hexadecimal digits, as Docker's short ids.

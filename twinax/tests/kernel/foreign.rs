@@ -13,7 +13,7 @@ use twinax::{
 use twinax_core::{
     engine,
     name::ContainerName,
-    state::{AttachSpec, Change, Container, DEFAULT_NETWORK, Led, Way},
+    state::{AttachSpec, Change, Container, DEFAULT_NETWORK, Way},
 };
 
 use crate::{
@@ -155,17 +155,7 @@ fn an_engine_that_goes_on_holds_none_open(sandbox: &mut Sandbox) -> Outcome {
     let task = Task::of(child.id()).unwrap();
     let sandbox = world.meet(Way::Pid { pid: task.pid, start: task.start }).unwrap();
     let name: ContainerName = format!("pid:{}", child.id()).parse().unwrap();
-    let container = Container {
-        id: "0123456789ab".to_owned(),
-        sandbox,
-        hostname: None,
-        endpoints: Vec::new(),
-        published: Vec::new(),
-        view: None,
-        dns: Vec::new(),
-        run: None,
-        led: Led::default(),
-    };
+    let container = Container::bare("0123456789ab".to_owned(), sandbox);
     let spec = AttachSpec::new(DEFAULT_NETWORK.parse().unwrap());
     let request = vec![
         Change::PutContainer { name: name.clone(), container },
