@@ -76,8 +76,9 @@ pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
     }
     root.children.extend(view.unbridged(&mut told));
     root.children.extend(view.published());
-    root.children.extend(view.elsewhere(&told));
-    let counts = view.counts(&told);
+    let apart = view.apart(&told);
+    root.children.extend(view.elsewhere(&apart, &told));
+    let counts = view.counts(&apart, &told);
     (root, counts)
 }
 
@@ -291,9 +292,9 @@ impl<'a> View<'a> {
     }
 
     /// Namespaces that no cable from the host leads to, and what else is in those it does lead to.
-    fn elsewhere(&self, told: &BTreeSet<&'a LinkId>) -> Option<Branch> {
+    fn elsewhere(&self, apart: &[&'a Netns], told: &BTreeSet<&'a LinkId>) -> Option<Branch> {
         let mut children = Vec::new();
-        for netns in self.shown_elsewhere(told) {
+        for &netns in apart {
             let space = &self.sight.spaces[netns];
             let links = self.links_in(netns).filter(|(id, _)| !told.contains(id));
             let links = links.filter(|(id, _)| !is_loopback(id));
@@ -343,7 +344,8 @@ impl<'a> View<'a> {
         Branch { cells, children: Vec::new() }
     }
 
-    fn shown_elsewhere(&self, told: &BTreeSet<&'a LinkId>) -> Vec<&'a Netns> {
+    /// The namespaces that have something to show which hangs on nothing of the host.
+    fn apart(&self, told: &BTreeSet<&'a LinkId>) -> Vec<&'a Netns> {
         let visible = self.visible.iter().copied().filter(|netns| **netns != Netns::Host);
         let untold = |netns: &&Netns| {
             let links = || self.links_in(netns).filter(|(id, _)| !is_loopback(id));
@@ -361,8 +363,8 @@ impl<'a> View<'a> {
             || !space.holders.iter().any(is_process)
     }
 
-    fn counts(&self, told: &BTreeSet<&'a LinkId>) -> Counts {
-        let shown: BTreeSet<&Netns> = self.shown_elsewhere(told).into_iter().collect();
+    fn counts(&self, apart: &[&'a Netns], told: &BTreeSet<&'a LinkId>) -> Counts {
+        let shown: BTreeSet<&Netns> = apart.iter().copied().collect();
         let reached: BTreeSet<&Netns> = told.iter().map(|id| &id.netns).collect();
         let hidden = self.sight.spaces.keys();
         let hidden = hidden.filter(|n| !shown.contains(n) && !reached.contains(n)).count();

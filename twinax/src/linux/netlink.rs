@@ -215,17 +215,12 @@ pub fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(&data[..end]).ok()
 }
 
-/// Returns the number that the bytes begin with, in the machine's byte order.
-pub fn u32_of(data: &[u8]) -> Option<u32> {
-    data.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
-
 /// Returns a number that is in network byte order.
 pub fn be32(data: &[u8]) -> Option<u32> {
     data.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
-/// Returns a number that is in host byte order.
+/// Returns the number that the bytes begin with, in host byte order.
 pub fn number(data: &[u8]) -> Option<u32> {
     u32_at(data, 0)
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::linux::netlink::{attribute, attributes, u32_of};
+use crate::linux::netlink::{attribute, attributes, number};
 
 const IFLA_BRPORT_MODE: u16 = 4;
 
@@ -110,7 +110,7 @@ impl Data<'_> {
         match self.get(kind)? {
             [byte] => Some((*byte).into()),
             [a, b] => Some(u16::from_ne_bytes([*a, *b]).into()),
-            data => u32_of(data),
+            data => number(data),
         }
     }
 

@@ -9,7 +9,7 @@ use twinax_core::{
 };
 
 use super::{asker::Asker, details};
-use crate::linux::netlink::{Message, attribute, attributes, u32_of};
+use crate::linux::netlink::{Message, attribute, attributes, number};
 
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINK: u16 = 16;
@@ -108,9 +108,9 @@ fn parse(message: &Message<'_>) -> Option<RawLink> {
     if message.kind != RTM_NEWLINK {
         return None;
     }
-    let flags = u32_of(&header[8..])?;
+    let flags = number(&header[8..])?;
     let mut link = RawLink {
-        index: u32_of(&header[4..])?,
+        index: number(&header[4..])?,
         name: IfName::spelled(b"?"),
         kind: String::new(),
         loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
@@ -142,18 +142,18 @@ fn parse(message: &Message<'_>) -> Option<RawLink> {
 
 impl RawLink {
     fn take(&mut self, kind: u16, data: &[u8]) {
-        let number = u32_of(data);
+        let value = number(data);
         let byte = data.first().copied().unwrap_or_default();
         match kind {
             IFLA_IFNAME => self.name = IfName::spelled(until_nul(data)),
             IFLA_ADDRESS => self.mac = data.try_into().map_or(self.mac, Mac),
-            IFLA_MTU => self.mtu = number.unwrap_or_default(),
-            IFLA_LINK => self.leads_to = number,
-            IFLA_LINK_NETNSID => self.far = Far::Number(number.unwrap_or(u32::MAX).cast_signed()),
-            IFLA_MASTER => self.master = number,
+            IFLA_MTU => self.mtu = value.unwrap_or_default(),
+            IFLA_LINK => self.leads_to = value,
+            IFLA_LINK_NETNSID => self.far = Far::Number(value.unwrap_or(u32::MAX).cast_signed()),
+            IFLA_MASTER => self.master = value,
             IFLA_OPERSTATE => self.operstate = byte,
             IFLA_CARRIER => self.carrier = byte != 0,
-            IFLA_GROUP => self.group = number.unwrap_or_default(),
+            IFLA_GROUP => self.group = value.unwrap_or_default(),
             IFLA_IFALIAS => self.alias = lossy(data),
             IFLA_STATS64 => self.counters = counters(data),
             IFLA_LINKINFO => self.take_info(data),
@@ -166,7 +166,7 @@ impl RawLink {
                 other => self.details.push(format!("qdisc {other}")),
             },
             IFLA_XDP => {
-                let id = attribute(data, IFLA_XDP_PROG_ID).and_then(u32_of).filter(|id| *id != 0);
+                let id = attribute(data, IFLA_XDP_PROG_ID).and_then(number).filter(|id| *id != 0);
                 self.details.extend(id.map(|id| format!("xdp program {id}")));
             }
             IFLA_PARENT_DEV_NAME => self.details.push(format!("device {}", lossy(data))),
@@ -180,7 +180,7 @@ impl RawLink {
         self.details.extend(details::of(&kind, data));
         // Of these only their own options tell what they lie on.
         if kind == "vxlan" {
-            self.leads_to = attribute(data, IFLA_VXLAN_LINK).and_then(u32_of);
+            self.leads_to = attribute(data, IFLA_VXLAN_LINK).and_then(number);
         }
         if attribute(info, IFLA_INFO_SLAVE_KIND).map(until_nul) == Some(b"bridge") {
             let data = attribute(info, IFLA_INFO_SLAVE_DATA).unwrap_or_default();

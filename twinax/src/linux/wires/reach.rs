@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use twinax_core::name::Mac;
 
 use super::asker::Asker;
-use crate::linux::netlink::{Message, attribute, attributes, u32_of};
+use crate::linux::netlink::{Message, attribute, attributes, ip, number};
 
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
@@ -75,7 +75,7 @@ pub(super) fn addrs(asker: &mut Asker, target: Option<i32>) -> Result<Vec<(u32, 
             }
             // IFA_ADDRESS is the far end's where the two differ.
             let addr = attribute(rest, IFA_LOCAL).or_else(|| attribute(rest, IFA_ADDRESS))?;
-            Some((u32_of(&header[4..])?, IpNet::new(ip(addr)?, header[1]).ok()?))
+            Some((number(&header[4..])?, IpNet::new(ip(addr)?, header[1]).ok()?))
         },
     )
 }
@@ -101,7 +101,7 @@ fn route(message: &Message<'_>) -> Vec<RawRoute> {
         _ => return Vec::new(),
     };
     // A kernel that does not filter tells more; RTM_F_CLONED is a cache entry.
-    let cloned = u32_of(&header[8..]).is_some_and(|flags| flags & 0x200 != 0);
+    let cloned = number(&header[8..]).is_some_and(|flags| flags & 0x200 != 0);
     if message.kind != RTM_NEWROUTE || header[7] != libc::RTN_UNICAST || cloned {
         return Vec::new();
     }
@@ -109,10 +109,10 @@ fn route(message: &Message<'_>) -> Vec<RawRoute> {
     let Ok(dst) = IpNet::new(dst, header[1]) else {
         return Vec::new();
     };
-    let table = attribute(rest, RTA_TABLE).and_then(u32_of).unwrap_or_else(|| header[4].into());
+    let table = attribute(rest, RTA_TABLE).and_then(number).unwrap_or_else(|| header[4].into());
     let src = attribute(rest, RTA_PREFSRC).and_then(ip);
     let mut routes = Vec::new();
-    if let Some(index) = attribute(rest, RTA_OIF).and_then(u32_of) {
+    if let Some(index) = attribute(rest, RTA_OIF).and_then(number) {
         routes.push(RawRoute { index, table, dst, via: gateway(rest), src });
     }
     let mut hops = attribute(rest, RTA_MULTIPATH).unwrap_or_default();
@@ -121,7 +121,7 @@ fn route(message: &Message<'_>) -> Vec<RawRoute> {
         let Some(hop) = hops.get(..len).filter(|hop| hop.len() >= 8) else {
             break;
         };
-        if let Some(index) = u32_of(&hop[4..]) {
+        if let Some(index) = number(&hop[4..]) {
             routes.push(RawRoute { index, table, dst, via: gateway(&hop[8..]), src });
         }
         hops = hops.get(len.next_multiple_of(4)..).unwrap_or_default();
@@ -169,7 +169,7 @@ fn neighbour(message: &Message<'_>) -> Option<(RawNeighbour, u8)> {
         return None;
     }
     let found = RawNeighbour {
-        index: u32_of(&header[4..])?,
+        index: number(&header[4..])?,
         addr: attribute(rest, NDA_DST).and_then(ip),
         mac: attribute(rest, NDA_LLADDR).and_then(|mac| mac.try_into().ok()).map(Mac),
         state: u16::from_ne_bytes([header[8], header[9]]),
@@ -202,13 +202,5 @@ impl RawNeighbour {
                 _ => "none",
             },
         }
-    }
-}
-
-fn ip(data: &[u8]) -> Option<IpAddr> {
-    match data.len() {
-        4 => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
-        _ => None,
     }
 }

@@ -19,7 +19,7 @@ use rustix::{
 use twinax_core::name::Proto;
 
 use super::asker::Asker;
-use crate::linux::netlink::{Message, Socket, attribute, u32_of};
+use crate::linux::netlink::{Message, Socket, attribute, number};
 
 /// Who has a socket open, by the socket's inode: the pid and name of each process.
 pub type Holders = HashMap<u32, Vec<(u32, String)>>;
@@ -102,7 +102,7 @@ fn parse(proto: Proto, wanted: u8, message: &Message<'_>) -> Option<RawListener>
         proto,
         at: SocketAddr::new(addr, u16::from_be_bytes([header[4], header[5]])),
         dual: v6 && !only && addr.is_ipv6() && addr.is_unspecified(),
-        inode: u32_of(&header[68..])?,
+        inode: number(&header[68..])?,
     })
 }
 
