@@ -30,9 +30,19 @@ pub enum SysctlError {
 /// Returns the value of a switch without its line end.
 pub fn read(switch: &Sysctl) -> Result<String, SysctlError> {
     let path = path(switch)?;
-    match fs::read_to_string(path) {
-        Ok(value) => Ok(value.trim_end().to_owned()),
+    match read_line(&path) {
+        Ok(value) => Ok(value),
         Err(cause) => Err(SysctlError::Read { name: switch.0.clone(), cause }),
+    }
+}
+
+/// Reads a switch, which is short and comes at once: without asking for its size and its end.
+fn read_line(path: &str) -> io::Result<String> {
+    let mut line = [0; 256];
+    let len = io::Read::read(&mut fs::File::open(path)?, &mut line)?;
+    match str::from_utf8(&line[..len]) {
+        Ok(value) if len < line.len() => Ok(value.trim_end().to_owned()),
+        _ => Ok(fs::read_to_string(path)?.trim_end().to_owned()),
     }
 }
 
