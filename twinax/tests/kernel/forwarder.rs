@@ -23,7 +23,7 @@ use rustix::{
     process::{Pid, Signal},
 };
 use twinax::{
-    forwarder::{self, ForwarderError},
+    forwarder::{self, ForwarderError, Line},
     store::Store,
     world::Linux,
 };
@@ -87,11 +87,13 @@ fn parsed(lines: &[impl AsRef<str>]) -> Vec<Forward> {
 }
 
 fn add(lines: &[impl AsRef<str>]) -> Result<(), ForwarderError> {
-    forwarder::add(dir(), &parsed(lines).iter().collect::<Vec<_>>())
+    forwarder::add(dir(), &mut Line::default(), &parsed(lines).iter().collect::<Vec<_>>())
 }
 
 fn remove(lines: &[impl AsRef<str>]) {
-    let asked = forwarder::remove(dir(), &parsed(lines).iter().collect::<Vec<_>>()).unwrap();
+    let asked =
+        forwarder::remove(dir(), &mut Line::default(), &parsed(lines).iter().collect::<Vec<_>>())
+            .unwrap();
     asked.answer().unwrap();
 }
 

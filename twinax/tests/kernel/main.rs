@@ -23,6 +23,7 @@ mod addresses;
 mod lifecycle;
 mod foreign;
 mod crash;
+mod resident;
 mod first_packet;
 mod route;
 mod conntrack;
@@ -42,6 +43,7 @@ use harness::Test;
 const ALL: &[&[Test]] = &[
     matrix::TESTS,
     crash::TESTS,
+    resident::TESTS,
     lifecycle::TESTS,
     first_packet::TESTS,
     published::TESTS,
