@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, net::TcpListener, net::TcpStream};
 use twinax::{
     place::{self, Need},
     store::Store,
-    world::Linux,
+    world::{Linux, LinuxError},
 };
 use twinax_core::{
     engine::{self, Failure, Journal, World},
@@ -30,18 +30,25 @@ tests![
     what_fails_is_taken_back,
 ];
 
-struct Resident {
+/// Such an engine.
+pub struct Resident {
     world: Linux,
     store: Store,
 }
 
 impl Resident {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = place::enter(Need::Start).unwrap();
         Self { world: Linux::resident(place.store.clone()), store: place.store }
     }
 
-    fn run(&mut self, request: &Request) -> Result<State, Failure<twinax::world::LinuxError>> {
+    /// As a command has it, without a second thread.
+    pub fn alone() -> Self {
+        let place = place::enter(Need::Start).unwrap();
+        Self { world: Linux::new(place.store.clone()), store: place.store }
+    }
+
+    pub fn run(&mut self, request: &Request) -> Result<State, Failure<LinuxError>> {
         let _lock = self.store.lock().unwrap();
         engine::run(&mut self.world, request).map(|done| done.state)
     }
@@ -53,32 +60,38 @@ impl Resident {
     }
 
     fn request(&mut self, name: &str, port: u16) -> Request {
-        let way = Way::Path(format!("/run/netns/{name}"));
-        let sandbox = self.world.meet(way).unwrap();
+        let mut request = self.joining(name, DEFAULT_NETWORK);
         let name = handle(name);
-        let container = Container::bare("0123456789ab".to_owned(), sandbox);
-        let spec = AttachSpec::new(DEFAULT_NETWORK.parse().unwrap());
         let host_ports = Some((port, port));
         let publish =
             PublishSpec { proto: Proto::Tcp, host: None, host_ports, container_ports: (80, 80) };
+        request.push(Change::Publish { container: name, ports: vec![publish] });
+        request
+    }
+
+    /// What attaches a namespace of [`named`] to a network.
+    pub fn joining(&mut self, name: &str, network: &str) -> Request {
+        let sandbox = self.world.meet(Way::Path(format!("/run/netns/{name}"))).unwrap();
+        let name = handle(name);
+        let container = Container::bare("0123456789ab".to_owned(), sandbox);
+        let spec = AttachSpec::new(network.parse().unwrap());
         vec![
             Change::PutContainer { name: name.clone(), container },
-            Change::Attach { container: name.clone(), spec },
-            Change::Publish { container: name, ports: vec![publish] },
+            Change::Attach { container: name, spec },
         ]
     }
 
-    fn remove(&mut self, name: &str) {
+    pub fn remove(&mut self, name: &str) {
         self.run(&vec![Change::RemoveContainer { name: handle(name) }]).unwrap();
     }
 }
 
-fn handle(name: &str) -> ContainerName {
+pub fn handle(name: &str) -> ContainerName {
     format!("netns:/run/netns/{name}").parse().unwrap()
 }
 
 /// A namespace kept by a mount.
-fn named(sandbox: &Sandbox, name: &str) -> Netns {
+pub fn named(sandbox: &Sandbox, name: &str) -> Netns {
     fs::create_dir_all("/run/netns").unwrap();
     let netns = sandbox.namespace();
     let path = format!("/run/netns/{name}");
