@@ -182,6 +182,16 @@ pub struct Line {
     socket: Option<UnixDatagram>,
     /// The file that a forwarder locks as long as it lives.
     record: Option<File>,
+    /// Nobody was there to be told something.
+    missed: bool,
+}
+
+impl Line {
+    /// Whether since the last time somebody was to be told something and was not there: where a
+    /// forwarder was seen before, it has died, and another has to be started.
+    pub fn take_missed(&mut self) -> bool {
+        take(&mut self.missed)
+    }
 }
 
 /// Ports that are written down, with their sockets: they take connections and datagrams already.
@@ -445,15 +455,19 @@ fn send(
             Err(_) => return Err(ForwarderError::Silent(LOG)),
         }
     }
-    let socket = connect(run_dir).map_err(|error| match gone(&error) {
+    let sent = connect(run_dir).map_err(|error| match gone(&error) {
         true => ForwarderError::NotRunning,
         false => system("reaching the loopback forwarder")(error),
-    })?;
-    handover::send(&socket, message.as_bytes(), &handed).map_err(|error| match gone(&error) {
-        true => ForwarderError::NotRunning,
-        false => ForwarderError::Silent(LOG),
-    })?;
-    line.socket = Some(socket);
+    });
+    let sent = sent.and_then(|socket| {
+        let sent = handover::send(&socket, message.as_bytes(), &handed);
+        sent.map(|()| socket).map_err(|error| match gone(&error) {
+            true => ForwarderError::NotRunning,
+            false => ForwarderError::Silent(LOG),
+        })
+    });
+    line.missed |= matches!(sent, Err(ForwarderError::NotRunning));
+    line.socket = Some(sent?);
     Ok(())
 }
 
@@ -468,10 +482,16 @@ fn hear(mut stream: UnixStream) -> Result<String, ForwarderError> {
 
 /// A socket's path is limited to 107 bytes; by way of a descriptor the run directory's is not.
 fn connect(run_dir: &Path) -> io::Result<UnixDatagram> {
-    let dir = rustix::fs::open(run_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    const LONGEST: usize = 107;
     let socket = UnixDatagram::unbound()?;
     // One that hangs leaves no room, after some messages.
     socket.set_write_timeout(Some(PATIENCE))?;
+    let path = run_dir.join(SOCKET);
+    if path.as_os_str().len() <= LONGEST {
+        socket.connect(path)?;
+        return Ok(socket);
+    }
+    let dir = rustix::fs::open(run_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     socket.connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
     Ok(socket)
 }

@@ -83,12 +83,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::File`] where a directory cannot be made or read.
     pub fn open(run: PathBuf, data: PathBuf, epoch: &str) -> Result<Self, StoreError> {
-        make_dir(&run)?;
         let mut store = Self::peek(run, data);
         let boot = store.run.join("boot");
-        if fs::read_to_string(&boot).is_ok_and(|text| text == epoch) {
+        if read_file(&boot).is_ok_and(|text| text == epoch.as_bytes()) {
             return Ok(store);
         }
+        make_dir(&store.run)?;
         let _lock = store.lock()?;
         // Somebody may have got here first.
         if !fs::read_to_string(&boot).is_ok_and(|text| text == epoch) {

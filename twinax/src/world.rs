@@ -7,7 +7,7 @@ mod files;
 mod scribe;
 mod survey;
 
-use std::{io, path::PathBuf};
+use std::{io, os::fd::AsFd, path::PathBuf};
 
 use rustix::io::Errno;
 use scribe::{Job, Scribe};
@@ -28,7 +28,7 @@ use crate::{
         apply::{ApplyError, LinkError, Links, is_link_op},
         conntrack::Conntrack,
         listeners::ListenersError,
-        netns::{NetnsError, NetnsHandle},
+        netns::{self, NetnsError, NetnsHandle},
         nft::{NftError, NftOp, NftSocket},
         socket::{BatchError, RouteSocket},
         sysctl::{self, SysctlError},
@@ -184,6 +184,14 @@ impl Linux {
         let sandbox = Sandbox { way, cookie: Some(cookie) };
         self.met = Some((sandbox.clone(), netns, socket));
         Ok(sandbox)
+    }
+
+    /// Returns what identifies the host's namespace until the next boot.
+    ///
+    /// # Errors
+    /// Where no socket can be opened.
+    pub fn host_cookie(&mut self) -> Result<u64, LinuxError> {
+        Ok(netns::cookie_at(self.links()?.host().as_fd())?)
     }
 
     /// Opens the namespaces that `names` are in; one that is gone counts as empty.
@@ -432,6 +440,7 @@ impl World for Linux {
 
     fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), LinuxError> {
         self.begin_aside(plan)?;
+        self.line.take_missed(); // What was so before has had its answer.
         let mut asked = None;
         let done = self.apply_stages(plan, at, &mut asked);
         // Also where something has failed: whoever goes back writes the same rows.
@@ -442,6 +451,7 @@ impl World for Linux {
         let answered = match asked.map_or(Ok(()), Asked::answer) {
             // It was killed meanwhile: the ports are free, and others' are to be served again.
             Err(ForwarderError::Silent(_)) => forwarder::succeed(self.store.run_dir()),
+            Ok(()) if self.line.take_missed() => forwarder::succeed(self.store.run_dir()),
             answered => answered,
         };
         done.and_then(|()| Ok(answered?))

@@ -183,7 +183,7 @@ pub fn own_cookie() -> Result<u64, Errno> {
 
 /// As [`own_cookie`], of the namespace that a socket lives in (`SO_NETNS_COOKIE`,
 /// asm-generic/socket.h).
-fn cookie_at(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+pub fn cookie_at(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
     const SO_NETNS_COOKIE: libc::c_int = 71;
     let mut cookie: u64 = 0;
     let mut length = size_of::<u64>() as libc::socklen_t;

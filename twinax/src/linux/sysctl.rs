@@ -4,6 +4,8 @@ use std::{fs, io};
 
 use twinax_core::model::Sysctl;
 
+use super::process::line;
+
 /// Why a switch could not be read or turned.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
@@ -30,19 +32,9 @@ pub enum SysctlError {
 /// Returns the value of a switch without its line end.
 pub fn read(switch: &Sysctl) -> Result<String, SysctlError> {
     let path = path(switch)?;
-    match read_line(&path) {
+    match line(&path) {
         Ok(value) => Ok(value),
         Err(cause) => Err(SysctlError::Read { name: switch.0.clone(), cause }),
-    }
-}
-
-/// Reads a switch, which is short and comes at once: without asking for its size and its end.
-fn read_line(path: &str) -> io::Result<String> {
-    let mut line = [0; 256];
-    let len = io::Read::read(&mut fs::File::open(path)?, &mut line)?;
-    match str::from_utf8(&line[..len]) {
-        Ok(value) if len < line.len() => Ok(value.trim_end().to_owned()),
-        _ => Ok(fs::read_to_string(path)?.trim_end().to_owned()),
     }
 }
 
