@@ -134,16 +134,21 @@ impl Linux {
         Ok(())
     }
 
-    /// Has the scribe write the rows that wait, and open the ports of `plan`, if that is worth it.
+    /// Has the scribe write the rows that wait, and open the ports of `plan`, if links are to be made,
+    /// which takes longest. Where only the forwarder is waited for, rows are written meanwhile.
     fn begin_aside(&mut self, plan: &Plan) -> Result<(), LinuxError> {
+        let has = |what: fn(&Op) -> bool| plan.0.iter().any(what);
         if let Some(Desk { scribe: Some(scribe), unwritten, .. }) = &mut self.desk
-            && plan.0.iter().any(is_link_op)
+            && has(|op| matches!(op, Op::AddVeth { .. }))
         {
             let rows = std::mem::take(unwritten);
             match scribe.begin(Job { rows, ports: ports_to_open(plan) }) {
                 Ok(()) => return Ok(()),
                 Err(job) => *unwritten = job.rows,
             }
+        }
+        if has(|op| matches!(op, Op::DelForward { .. })) {
+            return Ok(());
         }
         self.settle_rows()
     }
@@ -370,7 +375,13 @@ impl World for Linux {
 
     fn pending(&mut self) -> Result<Pending, LinuxError> {
         let pending = match &mut self.desk {
-            Some(desk) => self.store.pending_by(&mut desk.memory)?,
+            Some(desk) => {
+                // Of a request that failed: its journal has them, and may have been carried on since.
+                if !std::mem::take(&mut desk.unwritten).is_empty() {
+                    desk.memory.forget();
+                }
+                self.store.pending_by(&mut desk.memory)?
+            }
             None => self.store.pending()?,
         };
         if pending.journal.is_some() {
@@ -445,7 +456,8 @@ impl World for Linux {
         let done = self.apply_stages(plan, at, &mut asked);
         // Also where something has failed: whoever goes back writes the same rows.
         let aside = self.end_aside().map(drop);
-        let done = done.and(aside);
+        let rows = self.settle_rows();
+        let done = done.and(aside).and(rows);
         // The forwarder has worked meanwhile. A port is free when the command that removes it
         // ends, also if something else fails.
         let answered = match asked.map_or(Ok(()), Asked::answer) {

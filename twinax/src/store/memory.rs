@@ -26,7 +26,7 @@ pub struct Memory {
     known: Option<u64>,
     /// How many requests there were since.
     served: u32,
-    /// A journal was written and not taken away.
+    /// A journal was written, or found, and not taken away.
     begun: bool,
     /// The journal, which is empty between requests.
     journal: Option<File>,
@@ -92,6 +92,7 @@ impl Store {
         }
         memory.forget();
         let pending = self.pending()?;
+        memory.begun = pending.journal.is_some();
         memory.known = match (&pending.journal, &memory.number) {
             // It was raised once more.
             (Some(_), Some(number)) => Some(self.read_number(number)?),

@@ -161,6 +161,10 @@ fn it_carries_on_what_others_left(sandbox: &mut Sandbox) -> Outcome {
     let serial = resident.store.host().unwrap().serial;
     let journal = left_by_a_kill(&resident.store, "b", &keys);
     resident.store.begin(&journal).unwrap();
+    // It is seen until it has been carried on.
+    for _ in 0..2 {
+        assert!(resident.world.pending().unwrap().journal.is_some());
+    }
     // It takes the rows of after for true, as any other command would.
     resident.attach("c", 8003).unwrap();
     assert_eq!(resident.store.host().unwrap().serial, serial + 11);
