@@ -3,10 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Display,
+    fmt::{self, Display},
     net::IpAddr,
 };
 
+pub use crate::name::shown;
 use crate::{
     model::{LinkId, Netns},
     sight::{Holder, LinkFacts, Listener, PublishedPort, Runtime, Sight, Space, Workload},
@@ -51,6 +52,69 @@ pub struct Wanted {
     pub runtime: Option<Runtime>,
 }
 
+/// Something that was asked for, and is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unmatched {
+    Only(String),
+    Network(String),
+    Runtime(Runtime),
+    /// There is each, but nothing that is all of it.
+    Together,
+}
+
+impl fmt::Display for Unmatched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Only(handle) => {
+                write!(f, "no container or namespace on this host is called {}", shown(handle))
+            }
+            Self::Network(name) => {
+                write!(f, "nothing on this host is on a network or bridge called {}", shown(name))
+            }
+            Self::Runtime(runtime) => write!(f, "no container on this host is {runtime}'s"),
+            Self::Together => f.write_str("nothing on this host is all that was asked for"),
+        }
+    }
+}
+
+impl Wanted {
+    /// Returns the first of what is wanted that nothing matches.
+    pub fn unmatched(&self, sight: &Sight) -> Option<Unmatched> {
+        let matches = |wanted: &Self| {
+            sight.spaces.iter().any(|(netns, space)| is_wanted(sight, wanted, netns, space))
+        };
+        let only = |handle: &String| Self { only: vec![handle.clone()], ..Self::default() };
+        let handle = self.only.iter().find(|handle| !matches(&only(handle)));
+        if let Some(handle) = handle {
+            return Some(Unmatched::Only(handle.clone()));
+        }
+        let network = self.network.as_ref();
+        let on = |name: &String| Self { network: Some(name.clone()), ..Self::default() };
+        if let Some(name) = network.filter(|name| !matches(&on(name))) {
+            return Some(Unmatched::Network(name.clone()));
+        }
+        let of = |runtime| Self { runtime: Some(runtime), ..Self::default() };
+        match self.runtime {
+            Some(runtime) if !matches(&of(runtime)) => Some(Unmatched::Runtime(runtime)),
+            _ => (!sight.spaces.is_empty() && !matches(self)).then_some(Unmatched::Together),
+        }
+    }
+
+    /// Whether one of the containers in the host's own namespace is wanted.
+    fn guest(&self, sight: &Sight, host: &Space, workload: &Workload) -> bool {
+        let alone = Space { workloads: vec![workload.clone()], ..Space::default() };
+        let named = |handle: &String| {
+            *handle == Netns::Host.to_string()
+                || host.inode.to_string() == *handle
+                || sight.is_called(&Netns::Host, &alone, handle)
+        };
+        let on = |network: &String| workload.networks.contains(network);
+        self.runtime.is_none_or(|runtime| workload.runtime == runtime)
+            && self.network.as_ref().is_none_or(on)
+            && (self.only.is_empty() || self.only.iter().any(named))
+    }
+}
+
 /// How many there are of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -75,6 +139,7 @@ pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
         root.children.extend(view.bridge(id, facts, &mut told));
     }
     root.children.extend(view.unbridged(&mut told));
+    root.children.extend(view.on_host());
     root.children.extend(view.published());
     let apart = view.apart(&told);
     root.children.extend(view.elsewhere(&apart, &told));
@@ -90,6 +155,8 @@ pub(crate) struct View<'a> {
     members: BTreeMap<&'a LinkId, Vec<&'a LinkId>>,
     gateways: BTreeMap<&'a LinkId, Vec<IpAddr>>,
     visible: BTreeSet<&'a Netns>,
+    /// The containers on the host's own network that are wanted.
+    pub(crate) guests: Vec<&'a Workload>,
     /// Only some are wanted, so that what leads to none of them is left out.
     pub(crate) narrowed: bool,
     all: bool,
@@ -122,7 +189,8 @@ impl<'a> View<'a> {
             !wanted.only.is_empty() || wanted.network.is_some() || wanted.runtime.is_some();
         let all = wanted.all;
         let blind = sight.spaces.keys().any(|netns| !links.contains_key(netns));
-        Self { sight, links, listeners, members, gateways, visible, narrowed, all, blind }
+        let guests = guests(sight, wanted);
+        Self { sight, links, listeners, members, gateways, visible, guests, narrowed, all, blind }
     }
 
     pub(crate) fn links_in(
@@ -256,12 +324,32 @@ impl<'a> View<'a> {
         Branch { cells, children: Vec::new() }
     }
 
+    /// The containers that have no network of their own.
+    fn on_host(&self) -> Option<Branch> {
+        let row = |workload: &&Workload| {
+            let pid = workload.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
+            let cells = vec![
+                cell(shown(&workload.name), Tone::Name),
+                cell(maker(workload), Tone::Faint),
+                cell(pid, Tone::Faint),
+            ];
+            Branch { cells, children: Vec::new() }
+        };
+        let children: Vec<Branch> = self.guests.iter().map(row).collect();
+        let cells = vec![cell("on the host's own network", Tone::Plain)];
+        (!children.is_empty()).then_some(Branch { cells, children })
+    }
+
     /// The ports that lead into containers, with who listens there.
     fn published(&self) -> Vec<Branch> {
         let mut rows = Vec::new();
         for netns in &self.visible {
             let Some(space) = self.sight.spaces.get(*netns) else { continue };
-            for workload in &space.workloads {
+            let mut workloads: Vec<&Workload> = space.workloads.iter().collect();
+            if **netns == Netns::Host {
+                workloads.clone_from(&self.guests);
+            }
+            for workload in workloads {
                 for port in &workload.published {
                     rows.push(self.published_row(netns, workload, port));
                 }
@@ -391,9 +479,7 @@ impl<'a> View<'a> {
     fn made_by(&self, netns: &Netns) -> String {
         let workloads = self.sight.spaces.get(netns).map(|space| space.workloads.as_slice());
         let first = workloads.unwrap_or_default().first();
-        let Some(workload) = first else { return String::new() };
-        let image = workload.image.as_deref().map(|image| format!(" {}", shown(image)));
-        format!("{}{}", workload.runtime, image.unwrap_or_default())
+        first.map(maker).unwrap_or_default()
     }
 
     fn alias(&self, id: &LinkId) -> String {
@@ -432,6 +518,21 @@ fn is_wanted(sight: &Sight, wanted: &Wanted, netns: &Netns, space: &Space) -> bo
     wanted.only.is_empty() || wanted.only.iter().any(|handle| sight.is_called(netns, space, handle))
 }
 
+/// Who made a container, and of what.
+fn maker(workload: &Workload) -> String {
+    let image = workload.image.as_deref().map(|image| format!(" {}", shown(image)));
+    format!("{}{}", workload.runtime, image.unwrap_or_default())
+}
+
+/// The containers in the host's own namespace that are wanted.
+fn guests<'a>(sight: &'a Sight, wanted: &Wanted) -> Vec<&'a Workload> {
+    let Some(host) = sight.spaces.get(&Netns::Host) else { return Vec::new() };
+    let is_one = |w: &&Workload| {
+        !matches!(w.runtime, Runtime::Process | Runtime::IpNetns) && wanted.guest(sight, host, w)
+    };
+    host.workloads.iter().filter(is_one).collect()
+}
+
 /// Whether a namespace is on a network, by its runtime's word or by the bridge its cables lead to.
 fn is_on(sight: &Sight, netns: &Netns, space: &Space, network: &str) -> bool {
     let by_runtime = space.workloads.iter().any(|w| w.networks.iter().any(|n| n == network));
@@ -445,7 +546,10 @@ impl Sight {
     /// Whether a person may mean this namespace by `handle`.
     pub fn is_called(&self, netns: &Netns, space: &Space, handle: &str) -> bool {
         let id = |w: &Workload| handle.len() >= 4 && w.id.starts_with(handle);
-        let named = |w: &Workload| w.name == handle || w.pod.as_deref() == Some(handle) || id(w);
+        let is_first = |w: &Workload| w.pid.is_some_and(|pid| handle.parse() == Ok(pid));
+        let named = |w: &Workload| {
+            w.name == handle || w.pod.as_deref() == Some(handle) || id(w) || is_first(w)
+        };
         let is_pid = |holder: &Holder| match holder {
             Holder::Process { pid, .. } => handle.parse() == Ok(*pid),
             _ => false,
@@ -496,28 +600,12 @@ pub(crate) fn held_by(space: &Space) -> String {
     holder.map(|holder| shown(&format!("held by {holder}"))).unwrap_or_default()
 }
 
+/// Whatever is in a cell may be somebody else's word.
 fn cell(text: impl Display, tone: Tone) -> Cell {
-    Cell { text: text.to_string(), tone }
+    Cell { text: shown(&text.to_string()), tone }
 }
 
 fn list<T: Display>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     items.join(" ")
-}
-
-/// Text of somebody else's, such that it cannot act on a terminal or turn lines round: control
-/// characters and those that change the direction of writing (Unicode, UAX 9) become visible.
-pub fn shown(text: &str) -> String {
-    let acts = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match acts(c) {
-            true => plain.extend(c.escape_unicode()),
-            false => plain.push(c),
-        }
-    }
-    plain
 }

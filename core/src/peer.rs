@@ -180,6 +180,7 @@ fn row(cells: [Cell; 2]) -> Branch {
     Branch { cells: cells.into(), children: Vec::new() }
 }
 
-fn cell(text: impl Into<String>, tone: Tone) -> Cell {
-    Cell { text: text.into(), tone }
+/// Whatever is in a cell may be somebody else's word.
+fn cell(text: impl AsRef<str>, tone: Tone) -> Cell {
+    Cell { text: shown(text.as_ref()), tone }
 }

@@ -68,6 +68,9 @@ pub enum Holder {
     Mount { path: String, seen_by: u32 },
     /// Nobody who could be seen: such as a descriptor that is on its way in a message.
     Unseen,
+    /// The same where not all processes of the machine are to be seen, as they are not from a pid
+    /// namespace other than the first: it may be held by a process outside.
+    Outside,
 }
 
 /// A process, as one pass over `/proc` shows it.
@@ -158,6 +161,9 @@ impl fmt::Display for Holder {
             Self::Tun { pid, fd, comm } => write!(f, "tun {fd} of process {pid} ({comm})"),
             Self::Mount { path, .. } => write!(f, "mount {path}"),
             Self::Unseen => f.write_str("what cannot be seen, as a descriptor on its way"),
+            Self::Outside => f.write_str(
+                "what cannot be seen from this pid namespace, or a descriptor on its way",
+            ),
         }
     }
 }

@@ -26,6 +26,13 @@ pub(super) fn map(asked: &Map) -> Done {
     // An ordinary user's containers are in the namespaces of a holder, and can be seen from there.
     place::enter(Need::IfRunning)?;
     let sight = look(Depth { listeners: true, ..Depth::default() });
+    if let Some(unmatched) = asked.wanted.unmatched(&sight) {
+        let hint = match sight.unseen.is_empty() {
+            true => "twinax map lists all there is",
+            false => "twinax map lists all there is, and what could not be seen",
+        };
+        return Err(Failed::told(unmatched.to_string()).hint(hint));
+    }
     let scene = || Scene::of(&sight, &asked.wanted);
     match asked.output {
         Output::Json => show(json::sight(&sight))?,
@@ -36,7 +43,8 @@ pub(super) fn map(asked: &Map) -> Done {
         Output::Text => {
             let (root, counts) = map_tree(&sight, &asked.wanted);
             let style = style();
-            tell(tree::text(&root, style) + &tree::counts(&counts) + &tree::unseen(&sight.unseen))?;
+            let last = tree::counts(&counts) + &tree::unseen(&sight.unseen);
+            tell(tree::text(&root, style) + &tree::clipped(&last, style))?;
         }
     }
     Ok(ExitCode::SUCCESS)

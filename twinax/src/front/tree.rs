@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use twinax_core::map::{Branch, Cell, Counts, Tone};
+use twinax_core::map::{Branch, Cell, Counts, Tone, shown};
 
 use super::print::Style;
 
@@ -28,9 +28,15 @@ pub fn rows(rows: &[Branch], style: Style) -> String {
     out
 }
 
+/// Cuts lines that belong to no tree at the terminal's edge.
+pub fn clipped(lines: &str, style: Style) -> String {
+    let width = style.width.unwrap_or(usize::MAX);
+    lines.lines().map(|line| cut(line, width) + "\n").collect()
+}
+
 /// What could not be seen, a line each.
 pub fn unseen(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("not seen: {line}\n")).collect()
+    lines.iter().map(|line| format!("not seen: {}\n", shown(line))).collect()
 }
 
 fn children(out: &mut String, indent: &str, rows: &[Branch], style: Style) {

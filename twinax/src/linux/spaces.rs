@@ -283,7 +283,7 @@ impl Search {
                 false => Netns::Container(name(inode, path, &sighting.holders)),
             };
             if sighting.holders.is_empty() && Some(inode) != own {
-                sighting.holders.insert(Holder::Unseen);
+                sighting.holders.insert(nobody_seen());
             }
             let holders = sighting.holders.into_iter().collect();
             let space = Space { inode, cookie: sighting.cookie, holders, workloads: Vec::new() };
@@ -395,6 +395,16 @@ fn name(inode: Inode, path: Option<&Mount>, holders: &BTreeSet<Holder>) -> Conta
     parsed.unwrap_or_else(|| {
         format!("netns:/nsfs/{inode}").parse().expect("a path of a few letters is a name")
     })
+}
+
+/// What is said to hold a namespace that nobody was found to hold.
+pub fn nobody_seen() -> Holder {
+    /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h): the machine's own pid namespace.
+    const FIRST: u64 = 0xeffffffc;
+    match rustix::fs::stat("/proc/self/ns/pid") {
+        Ok(stat) if stat.st_ino == FIRST => Holder::Unseen,
+        _ => Holder::Outside,
+    }
 }
 
 /// A path that can be printed and typed.

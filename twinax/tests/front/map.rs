@@ -1,11 +1,11 @@
 //! What `map` and `peer` print of a small host.
 
 use expect_test::{Expect, expect};
-use twinax::front::{print::Style, tree};
+use twinax::front::{json, print::Style, tree};
 use twinax_core::{
     map::{self, Wanted, shown},
     model::{LinkId, Netns, Route},
-    name::Proto,
+    name::{IfName, Proto, acts},
     peer,
     sight::{
         Counters, Holder, LinkFacts, Listener, PublishedPort, Runtime, Sight, Space, Workload,
@@ -242,12 +242,164 @@ fn both_ends_are_told() {
     .assert_eq(&about("veth9"));
 }
 
+/// What a terminal obeys: clears, titles, C1's CSI, DEL; what breaks lines, turns them round, or is
+/// not seen.
+const HOSTILE: &str =
+    "a\x1b[2J\x1b]0;t\x07\n\u{9b}31m\x7f\u{2028}\u{202e}\u{2066}\u{200b}\u{e0041}\\\"b";
+
+#[test]
+fn what_acts_is_spelled_in_one_way() {
+    assert_eq!(shown("a\x1b[2Jb\u{202e}c\nd"), "a\\x1b[2Jb\\xe2\\x80\\xaec\\x0ad");
+    assert_eq!(IfName::spelled(b"a\x1b[2J").as_str(), shown("a\x1b[2J"));
+    assert_eq!(shown(&shown(HOSTILE)), shown(HOSTILE));
+    assert_eq!(shown("grün 日本 ✓ \\n"), "grün 日本 ✓ \\n");
+}
+
+/// A host on which all that others can name is named to do harm.
+fn hostile() -> Sight {
+    let bad = || HOSTILE.to_owned();
+    let mut sight = host();
+    for space in sight.spaces.values_mut() {
+        for workload in &mut space.workloads {
+            (workload.name, workload.id, workload.image) = (bad(), bad(), Some(bad()));
+            workload.networks = vec![bad()];
+            workload.labels = [(bad(), bad())].into();
+        }
+        space.holders = vec![Holder::Mount { path: bad(), seen_by: 1 }];
+    }
+    let pod = sight.spaces.get_mut(&netns("pid:3000")).expect("it is there");
+    pod.workloads[0].pod = Some(bad());
+    let guest = Workload { name: bad(), ..container(Runtime::Docker, "onhost", 77) };
+    sight.spaces.get_mut(&Netns::Host).expect("it is there").workloads.push(guest);
+    for facts in sight.links.values_mut() {
+        facts.details = vec![bad()];
+        facts.alt_names = [bad()].into();
+    }
+    for id in ["host/eth0", "host/veth9"] {
+        sight.links.get_mut(&link(id)).expect("it is there").operstate = bad();
+    }
+    let odd = LinkId { netns: Netns::Host, name: IfName::spelled(HOSTILE.as_bytes()) };
+    sight.links.insert(odd, facts(99, HOSTILE, &[]));
+    sight.listeners[0].processes[0].1 = bad();
+    sight.unseen = vec![bad()];
+    sight
+}
+
 #[test]
 fn names_of_others_cannot_act_on_a_terminal() {
-    assert_eq!(shown("a\x1b[2Jb\u{202e}c\nd"), "a\\u{1b}[2Jb\\u{202e}c\\u{a}d");
+    let (sight, calm) = (hostile(), host());
+    let wanted = Wanted { all: true, ..Wanted::default() };
+    let (root, counts) = map::tree(&sight, &wanted);
+    let mut texts = vec![
+        tree::text(&root, PLAIN),
+        tree::text(&root, Style { width: Some(40), colour: false }),
+        tree::counts(&counts) + &tree::unseen(&sight.unseen),
+    ];
+    let cables: Vec<_> =
+        calm.links.keys().flat_map(|id| peer::find(&sight, &id.to_string())).collect();
+    assert!(cables.len() >= 4, "{cables:?}");
+    for cable in &cables {
+        texts.push(tree::rows(&peer::about(&sight, cable), PLAIN));
+        texts.push(tree::rows(&[peer::line(&sight, cable)], PLAIN));
+    }
+    for handle in [HOSTILE, "nobody"] {
+        let wanted = Wanted { network: Some(handle.to_owned()), ..Wanted::default() };
+        texts.extend(wanted.unmatched(&calm).map(|unmatched| unmatched.to_string()));
+    }
+    for text in &texts {
+        assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
+    }
+    // Nor does a name make a row of its own: there are those of the calm host, and what was added.
+    let (calm_root, _) = map::tree(&calm, &wanted);
+    let rows = |text: &str| text.lines().count();
+    assert_eq!(rows(&texts[0]), rows(&tree::text(&calm_root, PLAIN)) + 3, "{}", texts[0]);
+}
+
+#[test]
+fn names_of_others_are_whole_in_json() {
+    let sight = hostile();
+    let text = json::text(json::sight(&sight)).expect("it can be written");
+    assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
+    let told: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let spaces = told["namespaces"].as_array().expect("a list");
+    let names = spaces.iter().flat_map(|space| space["containers"].as_array().expect("a list"));
+    let names: Vec<_> = names.map(|container| &container["name"]).collect();
+    assert_eq!(names, vec![HOSTILE; 5]);
+    assert_eq!(told["unseen"][0], HOSTILE);
+    let cables = peer::find(&sight, "veth1");
+    let text = json::text(json::peers(&sight, &cables)).expect("it can be written");
+    assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
+    let told: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!(told["cables"][0]["far"]["containers"][0]["image"], HOSTILE);
+}
+
+#[test]
+fn containers_on_the_hosts_network_are_in_the_tree() {
     let mut sight = host();
-    let space = sight.spaces.get_mut(&netns("pid:1002")).expect("it is there");
-    space.workloads[0].name = "evil\x1b]0;owned\x07".to_owned();
-    let (root, _) = map::tree(&sight, &Wanted::default());
-    assert!(!tree::text(&root, PLAIN).contains('\x1b'));
+    let guests =
+        [container(Runtime::Docker, "exporter", 900), container(Runtime::Podman, "dns", 901)];
+    let here = sight.spaces.get_mut(&Netns::Host).expect("it is there");
+    here.workloads.extend(guests);
+    let tree = |only: &[&str], runtime| {
+        let only = only.iter().map(|&handle| handle.to_owned()).collect();
+        let wanted = Wanted { only, runtime, ..Wanted::default() };
+        assert_eq!(wanted.unmatched(&sight), None);
+        tree::text(&map::tree(&sight, &wanted).0, PLAIN)
+    };
+    let whole = tree(&[], None);
+    assert!(
+        whole.contains(
+            "├─ on the host's own network\n\
+         │  ├─ exporter  docker nginx:1.27  pid 900\n\
+         │  └─ dns       podman nginx:1.27  pid 901\n"
+        ),
+        "{whole}"
+    );
+    let one = "host  net:[4026531833]\n\
+               └─ on the host's own network\n   \
+                  └─ dns  podman nginx:1.27  pid 901\n";
+    assert_eq!(tree(&["dns"], None), one);
+    assert_eq!(tree(&["901"], None), one);
+    assert_eq!(tree(&[], Some(Runtime::Podman)), one);
+    assert!(!tree(&["con1"], None).contains("on the host's own network"));
+}
+
+#[test]
+fn what_matches_nothing_is_said() {
+    let sight = host();
+    let said = |wanted: Wanted| wanted.unmatched(&sight).map(|unmatched| unmatched.to_string());
+    let only = |handles: &[&str]| handles.iter().map(|&handle| handle.to_owned()).collect();
+    let network = |name: &str| Some(name.to_owned());
+    for (wanted, expected) in [
+        (Wanted::default(), None),
+        (Wanted { only: only(&["con1", "shop/cart-0"]), ..Wanted::default() }, None),
+        (Wanted { network: network("docker0"), ..Wanted::default() }, None),
+        (
+            Wanted { only: only(&["con1", "con\x1b"]), ..Wanted::default() },
+            Some("no container or namespace on this host is called con\\x1b"),
+        ),
+        (
+            Wanted { network: network("docker7"), ..Wanted::default() },
+            Some("nothing on this host is on a network or bridge called docker7"),
+        ),
+        (
+            Wanted { runtime: Some(Runtime::Lxc), ..Wanted::default() },
+            Some("no container on this host is lxc's"),
+        ),
+        (
+            Wanted { runtime: Some(Runtime::Cri), only: only(&["con1"]), ..Wanted::default() },
+            Some("nothing on this host is all that was asked for"),
+        ),
+    ] {
+        assert_eq!(said(wanted.clone()).as_deref(), expected, "{wanted:?}");
+    }
+}
+
+#[test]
+fn last_lines_are_cut_as_the_tree_is() {
+    let style = Style { width: Some(20), colour: false };
+    let lines = tree::unseen(&["the names of all that is there".to_owned(), "x".to_owned()]);
+    assert_eq!(tree::clipped(&lines, style), "not seen: the names…\nnot seen: x\n");
+    assert_eq!(tree::clipped(&lines, PLAIN), lines);
+    assert_eq!(tree::clipped("", style), "");
 }

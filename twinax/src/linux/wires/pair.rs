@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use twinax_core::{
     model::{Addr, FdbEntry, Link, LinkId, LinkKind, Neighbour, Netns, Port, Route},
     ruleset::Group,
-    sight::{Holder, LinkFacts, Listener, SeenNeighbour, Sight, Space},
+    sight::{LinkFacts, Listener, SeenNeighbour, Sight, Space},
 };
 
+use super::super::spaces::nobody_seen;
 use super::{
     Reads, Room, RoomRead, Survey,
     link::{self, Far, RawLink},
@@ -94,7 +95,7 @@ impl Places {
                 let read = RoomRead { links, addrs, by_number: true, ..RoomRead::default() };
                 reads.rooms.push(read);
                 let netns = hidden(self.numbers.len());
-                let space = Space { holders: vec![Holder::Unseen], ..Space::default() };
+                let space = Space { holders: vec![nobody_seen()], ..Space::default() };
                 sight.spaces.insert(netns.clone(), space);
                 self.names.push(netns);
             }
