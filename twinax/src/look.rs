@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd},
-    os::unix::fs::MetadataExt,
     path::Path,
     thread,
 };
@@ -71,10 +70,12 @@ fn settle(sight: &mut Sight, found: &Found, processes: &[Process], workloads: Ve
     }
 }
 
-/// The namespace that is mounted on a path; the path itself may be in another mount namespace.
+/// The namespace that is mounted on a path. The path is not looked up: it may come from a container,
+/// and lead to a file system that nobody serves.
 fn by_path(found: &Found, path: &str) -> Option<Inode> {
+    let usual = path.strip_prefix("/var/run/").map(|rest| format!("/run/{rest}"));
+    let path = usual.as_deref().unwrap_or(path);
     let mounted = |holder: &Holder| matches!(holder, Holder::Mount { path: at, .. } if at == path);
     let known = found.spaces.iter().find(|(_, seen)| seen.space.holders.iter().any(mounted));
-    let known = known.map(|(inode, _)| *inode);
-    known.or_else(|| std::fs::metadata(path).map(|meta| meta.ino()).ok())
+    known.map(|(inode, _)| *inode)
 }
