@@ -18,6 +18,7 @@ mod cgroup;
 mod oci;
 mod cni;
 mod bolt;
+mod sqlite;
 mod scene;
 mod docker;
 mod podman;
