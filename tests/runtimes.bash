@@ -69,10 +69,29 @@ podman-containers() {
 ctr() { command ctr --address /run/ctr.sock "$@"; }
 
 # containerd, beside Docker's own; as process $shipper. One container with CNI's network, one
-# with nothing, in two namespaces of containerd's.
+# with nothing, in two namespaces of containerd's; and a pod, for what Kubernetes uses of it.
 containerd-containers() {
-    containerd --address /run/ctr.sock --root /var/lib/containerd --state /run/containerd \
-        >containerd.log 2>&1 &
+    mkdir pod-networks
+    cat >pod-networks/10-k-net.conflist <<'END'
+{"cniVersion": "0.4.0", "name": "k-net", "plugins": [
+ {"type": "bridge", "bridge": "cni-k", "isGateway": true,
+  "ipam": {"type": "host-local", "subnet": "10.61.0.0/24"}},
+ {"type": "portmap", "capabilities": {"portMappings": true}}]}
+END
+    cat >containerd.toml <<'END'
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "docker.io/library/peer:latest"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/tmp/pod-networks"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+END
+    containerd --config containerd.toml --address /run/ctr.sock --root /var/lib/containerd \
+        --state /run/containerd >containerd.log 2>&1 &
     shipper=$!
     comes $shipper ctr version || { wrong "containerd does not start: $(tail -1 containerd.log)"; return; }
     mount -t tmpfs none /opt
@@ -89,6 +108,75 @@ END
     try ctr -n other run -d --cgroup "$PEERS_GROUP/c-bare" --rootfs /tmp/root c-bare \
         /bin/twinax demo http --port 80
     umount /etc/cni
+}
+
+# A pod and a container in it, as a kubelet asks containerd for them: by the CRI, which is gRPC, of
+# which a few fields are written here. Sets $pod and $app.
+cri-pod() {
+    local layer
+    mkdir image
+    tar -C root -cf image/layer.tar .
+    layer=$(sha256sum image/layer.tar | cut -d' ' -f1)
+    echo '{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids":
+        ["sha256:'"$layer"'"]}, "config": {"Cmd": ["/bin/twinax", "demo", "http", "--port", "80"]}}' \
+        >image/config.json
+    echo '[{"Config": "config.json", "RepoTags": ["docker.io/library/peer:latest"],
+        "Layers": ["layer.tar"]}]' >image/manifest.json
+    tar -C image -cf image.tar .
+    try ctr -n k8s.io images import --snapshotter native image.tar
+    # RunPodSandboxRequest { config = 1 }
+    pod=$(cri RunPodSandbox "$(field 1 "$(sandbox)")")
+    # CreateContainerRequest { pod_sandbox_id = 1, config = 2, sandbox_config = 3 }
+    app=$(cri CreateContainer "$(text 1 "$pod")$(field 2 "$(container)")$(field 3 "$(sandbox)")")
+    cri StartContainer "$(text 1 "$app")" >/dev/null
+    [[ $pod$app =~ ^[0-9a-f]{128}$ ]] || wrong "no pod: $(cat cri.headers) $(tail -1 containerd.log)"
+}
+
+# PodSandboxConfig { metadata = 1 { name = 1, uid = 2, namespace = 3 }, hostname = 2,
+#   log_directory = 3, port_mappings = 5 { container_port = 2, host_port = 3 },
+#   linux = 8 { cgroup_parent = 1 } }: host port 8314 to port 80
+sandbox() {
+    field 1 "$(text 1 k-pod)$(text 2 0)$(text 3 shop)"
+    text 2 k-pod
+    text 3 /tmp/logs
+    field 5 105018fa40
+    field 8 "$(text 1 "/$PEERS_GROUP")"
+}
+
+# ContainerConfig { metadata = 1 { name = 1 }, image = 2 { image = 1 }, command = 3,
+#   log_path = 11, linux = 15 }
+container() {
+    local word
+    field 1 "$(text 1 k-app)"
+    field 2 "$(text 1 docker.io/library/peer:latest)"
+    for word in /bin/twinax demo http --port 81; do text 3 "$word"; done
+    text 11 k-app.log
+    field 15 ''
+}
+
+# A field of a message with bytes or a message in it, in hexadecimal.
+field() { # NUMBER HEX
+    local length=$((${#2} / 2))
+    printf '%02x' $(($1 << 3 | 2))
+    if ((length < 128)); then
+        printf '%02x' $length
+    else
+        printf '%02x%02x' $((length & 127 | 128)) $((length >> 7))
+    fi
+    printf %s "$2"
+}
+
+text() { field "$1" "$(printf %s "$2" | od -An -v -tx1 | tr -d ' \n')"; } # NUMBER TEXT
+
+# Calls a method, and prints the id that it answers.
+cri() { # METHOD HEX
+    local frame
+    printf -v frame '%010x%s' $((${#2} / 2)) "$2"
+    # shellcheck disable=SC2001
+    printf '%b' "$(sed 's/../\\x&/g' <<<"$frame")" |
+        curl -sS --http2-prior-knowledge --unix-socket /run/ctr.sock --data-binary @- -D cri.headers \
+            -H 'content-type: application/grpc' -H 'te: trailers' \
+            "http://localhost/runtime.v1.RuntimeService/$1" | grep -ao '[0-9a-f]\{64\}'
 }
 
 lxc-container() {
@@ -193,6 +281,8 @@ runtimes-say() {
     podman-says
     line containerd c-web "$(ctr tasks ls | awk '$1 == "c-web" { print $2 }')" c-net
     line containerd c-bare "$(ctr -n other tasks ls | awk '$1 == "c-bare" { print $2 }')"
+    line cri k-pod "$(ctr -n k8s.io tasks ls | awk -v id="$pod" '$1 == id { print $2 }')" k-net '8314->80/tcp'
+    line cri k-app "$(ctr -n k8s.io tasks ls | awk -v id="$app" '$1 == id { print $2 }')" k-net
     line lxc l-box "$(lxc-info -n l-box -pH)" br-lxc
     local name pid
     for name in "${spawners[@]}"; do
@@ -229,6 +319,7 @@ all-start() {
     docker-in-docker
     podman-containers
     containerd-containers
+    cri-pod
     lxc-container
     nspawn-containers
     plain-namespaces
@@ -249,6 +340,9 @@ check-all-runtimes-at-once() {
         "$(lxc-info -n l-box | sed -n 's/^Link: *//p')"
     same "what is inside d-outer" "$(twinax map --json |
         jq -r '.namespaces[].containers[] | select(.labels.inside == "d-outer") | .name')" d-nested
+    same "what is in the pod" "$(twinax map --json | jq -r '.namespaces[]
+        | [.containers[] | select(.pod == "shop/k-pod") | "\(.name) \(.id)"] | select(length > 0) | sort[]')" \
+        "k-app $app"$'\n'"k-pod $pod"
     has "map" "$(twinax map)" '─ d-host +docker peer +pid [0-9]+$'
     # Daemons that hang are not missed.
     said=$(map-says)
@@ -323,7 +417,7 @@ check-looking-leaves-no-trace() {
     for form in text json dot mermaid svg html; do
         try twinax map --all --output "$form"
     done
-    for handle in d-web p-web c-web l-box s-box left 10.50.0.2; do
+    for handle in d-web p-web c-web shop/k-pod l-box s-box left 10.50.0.2; do
         try twinax peer "$handle"
     done
     same "the host, after looking," "$(traces)" "$before"

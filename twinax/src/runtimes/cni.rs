@@ -45,6 +45,10 @@ fn attachment(bytes: &[u8], id: &str) -> Option<Attachment> {
     if oci::text(&cache, "/containerId")? != id {
         return None;
     }
+    // What brings the loopback up is a network to CNI's library, and to nobody else.
+    if oci::text(&cache, "/ifName").as_deref() == Some("lo") {
+        return None;
+    }
     let network = oci::text(&cache, "/networkName")?;
     let ports = cache.pointer("/capabilityArgs/portMappings");
     Some(Attachment { network, published: ports.map(oci::ports).unwrap_or_default() })
@@ -63,6 +67,8 @@ mod tests {
         assert_eq!((found.network.as_str(), found.published.len()), ("bridge", 1));
         assert_eq!(attachment(text, "b12"), None);
         assert_eq!(attachment(text, "ab12"), None, "that may be another namespace's");
+        let loopback = br#"{"containerId":"ab12","ifName":"lo","networkName":"cni-loopback"}"#;
+        assert_eq!(attachment(loopback, "ab12"), None);
         assert_eq!(attachment(b"{", "default-ab12"), None);
     }
 }
