@@ -331,10 +331,10 @@ check-all-runtimes-at-once() {
     [[ -z $unable ]] || return
     same "what map says of all containers" "$(map-says | sort)" "$(runtimes-say | sort)"
     same "the cables of all containers" "$(cables-seen)" "$(cables-there)"
+    # Hidden namespaces of the machine are seen too, and may have the same addresses.
     same "their addresses, as the runtimes have them" "$(addresses-told | while read -r name address; do
         twinax peer "$address" --json | jq -r --arg name "$name" --arg address "$address" \
-            'select(.cables | length == 1) | .cables[0].far
-             | select(any(.containers[]; .name == $name)) | "\($name) \($address)"'
+            '.cables[].far | select(any(.containers[]?; .name == $name)) | "\($name) \($address)"'
     done)" "$(addresses-told)"
     same "the host's end of l-box" "$(twinax peer l-box --json | jq -r '.cables[0].near.name')" \
         "$(lxc-info -n l-box | sed -n 's/^Link: *//p')"
@@ -343,6 +343,8 @@ check-all-runtimes-at-once() {
     same "what is in the pod" "$(twinax map --json | jq -r '.namespaces[]
         | [.containers[] | select(.pod == "shop/k-pod") | "\(.name) \(.id)"] | select(length > 0) | sort[]')" \
         "k-app $app"$'\n'"k-pod $pod"
+    has "map" "$(twinax map)" '→ pod p-pod:80 .*listener'
+    has "map" "$(twinax map)" '→ pod shop/k-pod:80 .*listener'
     has "map" "$(twinax map)" '─ d-host +docker peer +pid [0-9]+$'
     # Daemons that hang are not missed.
     said=$(map-says)
@@ -417,7 +419,7 @@ check-looking-leaves-no-trace() {
     for form in text json dot mermaid svg html; do
         try twinax map --all --output "$form"
     done
-    for handle in d-web p-web c-web shop/k-pod l-box s-box left 10.50.0.2; do
+    for handle in d-web p-web c-web shop/k-pod p-pod l-box s-box left 10.50.0.2; do
         try twinax peer "$handle"
     done
     same "the host, after looking," "$(traces)" "$before"

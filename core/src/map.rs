@@ -371,9 +371,10 @@ impl<'a> View<'a> {
             None if self.sight.listeners.is_empty() => Cell::default(),
             None => cell("nobody listens", Tone::Bad),
         };
+        let whom = to.pod.as_ref().map_or_else(|| to.name.clone(), |pod| format!("pod {pod}"));
         let cells = vec![
             cell(format!("published {}", host_side(port)), Tone::Plain),
-            cell(format!("→ {}:{}", shown(&to.name), port.container_port), Tone::Name),
+            cell(format!("→ {whom}:{}", port.container_port), Tone::Name),
             listener,
         ];
         Branch { cells, children: Vec::new() }
@@ -493,7 +494,11 @@ impl Sight {
         let Netns::Container(handle) = netns else { return "host".to_owned() };
         let workloads = self.spaces.get(netns).map(|space| space.workloads.as_slice());
         let workloads = workloads.unwrap_or_default();
-        if let Some(pod) = workloads.iter().find_map(|workload| workload.pod.as_deref()) {
+        let pod = workloads.iter().find_map(|workload| workload.pod.as_deref());
+        // Podman's pods need not share a network: then the name tells more.
+        let is_alone = matches!(workloads, [one] if one.runtime == Runtime::Podman
+            && !one.labels.contains_key("role"));
+        if let Some(pod) = pod.filter(|_| !is_alone) {
             return format!("pod {}", shown(pod));
         }
         let names: Vec<String> = workloads.iter().map(|workload| shown(&workload.name)).collect();

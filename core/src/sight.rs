@@ -177,7 +177,7 @@ pub struct Workload {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// `namespace/name` of a Kubernetes pod.
+    /// `namespace/name` of a Kubernetes pod, the name of a Podman one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// Its first process; `None` for a name without one.

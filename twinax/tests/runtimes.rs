@@ -91,8 +91,8 @@ fn real_engines_containers_are_found() {
         Docker none 84f4e1f81467 image=shop/web:1 pid=457 at=/run/docker/netns/a4e9e6adcbcf networks=none
         Docker onhost 85a42b982775 image=shop/web:1 pid=525 at=/run/docker/netns/default networks=host
         Podman pweb 6a997858746c pid=774 at=/run/netns/netns-4af227cf-7d1b-8020-8588-b898af47ffdf networks=inner,podman ports=*:8091->80/tcp,127.0.0.1:5354->53/udp
-        Podman cfff19190aea-infra 24cd64439e28 image=localhost/shop/p:2 pid=871 at=/run/netns/netns-5046ab43-151e-fea1-7196-315860c79979 networks=podman ports=*:8092->80/tcp [pod]=mypod [role]=sandbox
-        Podman inpod d616dcb58e5d image=localhost/shop/p:2 pid=894 at=/proc/871/ns/net [network of]=24cd64439e28a3ec888187329ec1fb58075c0bea897383fa8b2113c7594f5e82 [pod]=mypod
+        Podman cfff19190aea-infra 24cd64439e28 image=localhost/shop/p:2 pod=mypod pid=871 at=/run/netns/netns-5046ab43-151e-fea1-7196-315860c79979 networks=podman ports=*:8092->80/tcp [role]=sandbox
+        Podman inpod d616dcb58e5d image=localhost/shop/p:2 pod=mypod pid=894 at=/proc/871/ns/net [network of]=24cd64439e28a3ec888187329ec1fb58075c0bea897383fa8b2113c7594f5e82
         Podman pshare 4cf9f3fe2d64 image=localhost/shop/p:2 pid=924 at=/proc/774/ns/net [network of]=6a997858746c9de0b8d435dd107ecb07b1aee96216e45c38d875c67ec94a00c8
         Containerd fake ctr1 pid=1013 [namespace]=default
         Docker outer c04c1b8f1481 image=dind:1 pid=1126 at=/run/docker/netns/687e7f1f145c networks=bridge
@@ -165,7 +165,7 @@ fn documented_layouts_are_read() {
         CriO postgres c2c2c2c2c2c2 image=docker.io/library/postgres:16 pod=shop/db-0 pid=123 at=/var/run/netns/2b networks=crio
         Nspawn my-box my-box image=/var/lib/machines/my-box pid=131
         Lxc shop_cache shop_cache pid=141 [engine]=incus
-        Podman blog d1d1d1d1d1d1 image=docker.io/library/caddy:2 pid=151 at=/run/user/1000/netns/netns-5e networks=podman,shopnet ports=*:8088->80/tcp,127.0.0.1:8443->443/tcp [compose project]=shop [pod]=shop
+        Podman blog d1d1d1d1d1d1 image=docker.io/library/caddy:2 pod=shop pid=151 at=/run/user/1000/netns/netns-5e networks=podman,shopnet ports=*:8088->80/tcp,127.0.0.1:8443->443/tcp [compose project]=shop
         Process private-net 160 pid=160 [unit]=quiet.service
         Docker e1e1e1e1e1e1 e1e1e1e1e1e1 pid=161"#]].assert_eq(&lines(&fixture("documented")).join("\n"));
 }

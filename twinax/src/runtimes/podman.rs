@@ -111,9 +111,9 @@ impl Storage {
         workload.networks.clone_from(&told.networks);
         workload.published.clone_from(&told.published);
         workload.labels.clone_from(&told.labels);
-        let more = [("pod", told.pod.clone()), (SHARES, told.shares.clone())];
-        let role = (ROLE, told.infra.then(|| "sandbox".to_owned()));
-        let pairs = more.into_iter().chain([role]);
+        workload.pod.clone_from(&told.pod);
+        let role = told.infra.then(|| "sandbox".to_owned());
+        let pairs = [(SHARES, told.shares.clone()), (ROLE, role)].into_iter();
         let pairs = pairs.filter_map(|(key, word)| Some((key.to_owned(), word?)));
         workload.labels.extend(pairs);
     }

@@ -365,6 +365,27 @@ fn containers_on_the_hosts_network_are_in_the_tree() {
 }
 
 #[test]
+fn who_shares_a_pods_network_is_called_by_the_pod() {
+    let mut sight = host();
+    let pod = |name: &str| Workload {
+        pod: Some("shop".to_owned()),
+        ..container(Runtime::Podman, name, 4000)
+    };
+    let port = PublishedPort { proto: Proto::Tcp, host: None, host_port: 90, container_port: 9 };
+    let mut infra = Workload { published: vec![port], ..pod("infra") };
+    infra.labels.insert("role".to_owned(), "sandbox".to_owned());
+    let mut label = |workloads: Vec<Workload>| {
+        sight.spaces.insert(netns("pid:4000"), space(4026532020, workloads));
+        sight.label(&netns("pid:4000"))
+    };
+    assert_eq!(label(vec![pod("web")]), "web");
+    assert_eq!(label(vec![pod("web"), pod("db")]), "pod shop");
+    assert_eq!(label(vec![infra]), "pod shop");
+    let text = tree::text(&map::tree(&sight, &Wanted::default()).0, PLAIN);
+    assert!(text.contains("published *:90/tcp    → pod shop:9  "), "{text}");
+}
+
+#[test]
 fn what_matches_nothing_is_said() {
     let sight = host();
     let said = |wanted: Wanted| wanted.unmatched(&sight).map(|unmatched| unmatched.to_string());
