@@ -346,6 +346,10 @@ check-all-runtimes-at-once() {
     has "map" "$(twinax map)" '→ pod p-pod:80 .*listener'
     has "map" "$(twinax map)" '→ pod shop/k-pod:80 .*listener'
     has "map" "$(twinax map)" '─ d-host +docker peer +pid [0-9]+$'
+    # Who may see neither namespaces nor files is told of the containers all the same.
+    same "what an ordinary user is told of Docker's containers" "$(setpriv --reuid 65534 --regid 65534 \
+        --clear-groups twinax map --json | jq -r '.unplaced[] | select(.runtime == "docker") | .id' | sort)" \
+        "$( (docker ps -q --no-trunc; inner-docker ps -q --no-trunc) | sort)"
     # Daemons that hang are not missed.
     said=$(map-says)
     kill -STOP "$daemon" "$shipper"

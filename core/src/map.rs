@@ -82,6 +82,7 @@ impl Wanted {
     pub fn unmatched(&self, sight: &Sight) -> Option<Unmatched> {
         let matches = |wanted: &Self| {
             sight.spaces.iter().any(|(netns, space)| is_wanted(sight, wanted, netns, space))
+                || sight.unplaced.iter().any(|workload| wanted.takes(workload))
         };
         let only = |handle: &String| Self { only: vec![handle.clone()], ..Self::default() };
         let handle = self.only.iter().find(|handle| !matches(&only(handle)));
@@ -101,17 +102,23 @@ impl Wanted {
     }
 
     /// Whether one of the containers in the host's own namespace is wanted.
-    fn guest(&self, sight: &Sight, host: &Space, workload: &Workload) -> bool {
-        let alone = Space { workloads: vec![workload.clone()], ..Space::default() };
-        let named = |handle: &String| {
-            *handle == Netns::Host.to_string()
-                || host.inode.to_string() == *handle
-                || sight.is_called(&Netns::Host, &alone, handle)
+    fn guest(&self, host: &Space, workload: &Workload) -> bool {
+        let is_host = |handle: &String| {
+            *handle == Netns::Host.to_string() || host.inode.to_string() == *handle
         };
-        let on = |network: &String| workload.networks.contains(network);
+        self.takes(workload) || self.only.iter().any(is_host) && self.of_it(workload)
+    }
+
+    /// Whether a container is wanted, by what is known of itself.
+    fn takes(&self, workload: &Workload) -> bool {
+        let named = |handle: &String| workload.is_called(handle);
+        (self.only.is_empty() || self.only.iter().any(named)) && self.of_it(workload)
+    }
+
+    /// Whether it is of the runtime and on the network that are wanted, if any are.
+    fn of_it(&self, workload: &Workload) -> bool {
         self.runtime.is_none_or(|runtime| workload.runtime == runtime)
-            && self.network.as_ref().is_none_or(on)
-            && (self.only.is_empty() || self.only.iter().any(named))
+            && self.network.as_ref().is_none_or(|network| workload.networks.contains(network))
     }
 }
 
@@ -139,10 +146,11 @@ pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
         root.children.extend(view.bridge(id, facts, &mut told));
     }
     root.children.extend(view.unbridged(&mut told));
-    root.children.extend(view.on_host());
+    root.children.extend(listed("on the host's own network", &view.guests));
     root.children.extend(view.published());
     let apart = view.apart(&told);
     root.children.extend(view.elsewhere(&apart, &told));
+    root.children.extend(listed("in namespaces that may not be seen", &view.unplaced));
     let counts = view.counts(&apart, &told);
     (root, counts)
 }
@@ -157,6 +165,8 @@ pub(crate) struct View<'a> {
     visible: BTreeSet<&'a Netns>,
     /// The containers on the host's own network that are wanted.
     pub(crate) guests: Vec<&'a Workload>,
+    /// Those that are wanted of the containers in namespaces that may not be seen.
+    unplaced: Vec<&'a Workload>,
     /// Only some are wanted, so that what leads to none of them is left out.
     pub(crate) narrowed: bool,
     all: bool,
@@ -190,7 +200,20 @@ impl<'a> View<'a> {
         let all = wanted.all;
         let blind = sight.spaces.keys().any(|netns| !links.contains_key(netns));
         let guests = guests(sight, wanted);
-        Self { sight, links, listeners, members, gateways, visible, guests, narrowed, all, blind }
+        let unplaced = sight.unplaced.iter().filter(|workload| wanted.takes(workload)).collect();
+        Self {
+            sight,
+            links,
+            listeners,
+            members,
+            gateways,
+            visible,
+            guests,
+            unplaced,
+            narrowed,
+            all,
+            blind,
+        }
     }
 
     pub(crate) fn links_in(
@@ -324,22 +347,6 @@ impl<'a> View<'a> {
         Branch { cells, children: Vec::new() }
     }
 
-    /// The containers that have no network of their own.
-    fn on_host(&self) -> Option<Branch> {
-        let row = |workload: &&Workload| {
-            let pid = workload.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
-            let cells = vec![
-                cell(shown(&workload.name), Tone::Name),
-                cell(maker(workload), Tone::Faint),
-                cell(pid, Tone::Faint),
-            ];
-            Branch { cells, children: Vec::new() }
-        };
-        let children: Vec<Branch> = self.guests.iter().map(row).collect();
-        let cells = vec![cell("on the host's own network", Tone::Plain)];
-        (!children.is_empty()).then_some(Branch { cells, children })
-    }
-
     /// The ports that lead into containers, with who listens there.
     fn published(&self) -> Vec<Branch> {
         let mut rows = Vec::new();
@@ -460,6 +467,7 @@ impl<'a> View<'a> {
         let is_container =
             |w: &&Workload| !matches!(w.runtime, Runtime::Process | Runtime::IpNetns);
         let workloads = self.sight.spaces.values().flat_map(|space| &space.workloads);
+        let workloads = workloads.chain(&self.sight.unplaced);
         let veths = || self.sight.links.values().filter(|facts| facts.kind == "veth");
         let unpaired = veths().filter(|facts| facts.leads_to.is_none()).count();
         Counts {
@@ -523,6 +531,22 @@ fn is_wanted(sight: &Sight, wanted: &Wanted, netns: &Netns, space: &Space) -> bo
     wanted.only.is_empty() || wanted.only.iter().any(|handle| sight.is_called(netns, space, handle))
 }
 
+/// Containers of which there is nothing but themselves to show, under a heading.
+fn listed(heading: &str, workloads: &[&Workload]) -> Option<Branch> {
+    let row = |workload: &&Workload| {
+        let pid = workload.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
+        let cells = vec![
+            cell(&workload.name, Tone::Name),
+            cell(maker(workload), Tone::Faint),
+            cell(pid, Tone::Faint),
+        ];
+        Branch { cells, children: Vec::new() }
+    };
+    let children: Vec<Branch> = workloads.iter().map(row).collect();
+    let cells = vec![cell(heading, Tone::Plain)];
+    (!children.is_empty()).then_some(Branch { cells, children })
+}
+
 /// Who made a container, and of what.
 fn maker(workload: &Workload) -> String {
     let image = workload.image.as_deref().map(|image| format!(" {}", shown(image)));
@@ -533,7 +557,7 @@ fn maker(workload: &Workload) -> String {
 fn guests<'a>(sight: &'a Sight, wanted: &Wanted) -> Vec<&'a Workload> {
     let Some(host) = sight.spaces.get(&Netns::Host) else { return Vec::new() };
     let is_one = |w: &&Workload| {
-        !matches!(w.runtime, Runtime::Process | Runtime::IpNetns) && wanted.guest(sight, host, w)
+        !matches!(w.runtime, Runtime::Process | Runtime::IpNetns) && wanted.guest(host, w)
     };
     host.workloads.iter().filter(is_one).collect()
 }
@@ -550,11 +574,6 @@ fn is_on(sight: &Sight, netns: &Netns, space: &Space, network: &str) -> bool {
 impl Sight {
     /// Whether a person may mean this namespace by `handle`.
     pub fn is_called(&self, netns: &Netns, space: &Space, handle: &str) -> bool {
-        let id = |w: &Workload| handle.len() >= 4 && w.id.starts_with(handle);
-        let is_first = |w: &Workload| w.pid.is_some_and(|pid| handle.parse() == Ok(pid));
-        let named = |w: &Workload| {
-            w.name == handle || w.pod.as_deref() == Some(handle) || id(w) || is_first(w)
-        };
         let is_pid = |holder: &Holder| match holder {
             Holder::Process { pid, .. } => handle.parse() == Ok(*pid),
             _ => false,
@@ -564,9 +583,19 @@ impl Sight {
         let links = || self.links.iter().filter(|(id, _)| id.netns == *netns);
         netns.to_string() == handle
             || space.inode.to_string() == handle
-            || space.workloads.iter().any(named)
+            || space.workloads.iter().any(|workload| workload.is_called(handle))
             || space.holders.iter().any(is_pid)
             || (addr.is_some() && links().any(|(_, facts)| has(facts)))
+    }
+}
+
+impl Workload {
+    /// Whether a person may mean this container by `handle`.
+    fn is_called(&self, handle: &str) -> bool {
+        self.name == handle
+            || self.pod.as_deref() == Some(handle)
+            || handle.len() >= 4 && self.id.starts_with(handle)
+            || self.pid.is_some_and(|pid| handle.parse() == Ok(pid))
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Sight {
     pub links: BTreeMap<LinkId, LinkFacts>,
     #[serde(skip)]
     pub listeners: Vec<Listener>,
+    /// Containers that are known of, in namespaces that may not be seen.
+    #[serde(default)]
+    pub unplaced: Vec<Workload>,
     /// What could not be seen, and for lack of what; a line each, for people.
     pub unseen: Vec<String>,
 }

@@ -7,6 +7,7 @@ use std::{
     thread,
 };
 
+use rustix::io::Errno;
 use twinax_core::{
     model::Netns,
     sight::{Holder, Inode, Process, Sight, Workload},
@@ -63,11 +64,23 @@ fn settle(sight: &mut Sight, found: &Found, processes: &[Process], workloads: Ve
     for workload in workloads {
         let by_process = workload.pid.and_then(|pid| inode_of.get(&pid).copied());
         let inode = by_process.or_else(|| by_path(found, workload.netns_path.as_deref()?));
-        let Some(seen) = inode.and_then(|inode| found.spaces.get(&inode)) else { continue };
+        let Some(seen) = inode.and_then(|inode| found.spaces.get(&inode)) else {
+            // Of one that has ended meanwhile nothing is told.
+            if workload.pid.is_some_and(is_kept_from_us) {
+                sight.unplaced.push(workload);
+            }
+            continue;
+        };
         if let Some(space) = sight.spaces.get_mut(&seen.netns) {
             space.workloads.push(workload);
         }
     }
+}
+
+/// Whether a process is there whose namespace may not be looked at.
+fn is_kept_from_us(pid: u32) -> bool {
+    let namespace = rustix::fs::readlink(format!("/proc/{pid}/ns/net"), Vec::new());
+    matches!(namespace, Err(Errno::ACCESS | Errno::PERM))
 }
 
 /// The namespace that is mounted on a path. The path is not looked up: it may come from a container,

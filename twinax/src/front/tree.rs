@@ -134,7 +134,8 @@ pub fn counts(counts: &Counts) -> String {
         some(counts.orphans, "orphan", "orphans"),
     ];
     if counts.unpaired > 0 {
-        parts.push(format!("{} cable ends whose other end could not be seen", counts.unpaired));
+        let ends = some(counts.unpaired, "cable end", "cable ends");
+        parts.push(format!("{ends} whose other end could not be seen"));
     }
     if counts.hidden > 0 {
         parts.push(format!("{} not shown (-a)", counts.hidden));

@@ -365,6 +365,27 @@ fn containers_on_the_hosts_network_are_in_the_tree() {
 }
 
 #[test]
+fn containers_in_namespaces_that_may_not_be_seen_are_told() {
+    let mut sight = host();
+    sight.unplaced = vec![container(Runtime::Docker, "kept", 5000)];
+    let tree = |wanted: &Wanted| {
+        assert_eq!(wanted.unmatched(&sight), None);
+        let (root, counts) = map::tree(&sight, wanted);
+        tree::text(&root, PLAIN) + &tree::counts(&counts)
+    };
+    let branch = "└─ in namespaces that may not be seen\n   └─ kept  docker nginx:1.27  pid 5000\n5 containers";
+    let whole = tree(&Wanted::default());
+    assert!(whole.contains(branch), "{whole}");
+    let only = Wanted { only: vec!["5000".to_owned()], ..Wanted::default() };
+    assert!(tree(&only).contains(branch));
+    let other = Wanted { runtime: Some(Runtime::Cri), ..Wanted::default() };
+    assert!(!tree(&other).contains("kept"));
+    let told: serde_json::Value =
+        serde_json::from_str(&json::text(json::sight(&sight)).expect("written")).expect("JSON");
+    assert_eq!(told["unplaced"][0]["name"], "kept");
+}
+
+#[test]
 fn who_shares_a_pods_network_is_called_by_the_pod() {
     let mut sight = host();
     let pod = |name: &str| Workload {

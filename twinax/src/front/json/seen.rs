@@ -18,6 +18,8 @@ use twinax_core::{
 #[derive(Serialize)]
 pub struct Sight<'a> {
     namespaces: Vec<Namespace<'a>>,
+    /// Containers in namespaces that may not be seen.
+    unplaced: &'a [sight::Workload],
     unseen: &'a [String],
 }
 
@@ -109,7 +111,7 @@ pub fn sight(seen: &sight::Sight) -> Sight<'_> {
         routes: routes.remove(netns).unwrap_or_default(),
         listeners: listeners.remove(netns).unwrap_or_default(),
     });
-    Sight { namespaces: namespaces.collect(), unseen: &seen.unseen }
+    Sight { namespaces: namespaces.collect(), unplaced: &seen.unplaced, unseen: &seen.unseen }
 }
 
 fn link<'a>(seen: &'a sight::Sight, id: &'a LinkId, facts: &'a LinkFacts) -> Link<'a> {
