@@ -112,7 +112,12 @@ fn cables_pair_where_indices_collide(sandbox: &mut Sandbox) -> Outcome {
     assert_eq!(sight.links.values().filter(|facts| facts.proven).count(), 2 * count);
     let within = look(&given, &WITHIN());
     assert_eq!(within.topology.links, sight.topology.links);
-    assert_eq!(within.topology.routes, sight.topology.routes);
+    // IPv6 has the kernel add routes of its own in the meantime.
+    let routes = |sight: &Sight| -> Vec<_> {
+        let routes = sight.topology.routes.iter().filter(|route| route.dst.addr().is_ipv4());
+        routes.cloned().collect()
+    };
+    assert_eq!(routes(&within), routes(&sight));
     let ends = |sight: &Sight| -> Vec<_> {
         sight.links.iter().map(|(id, it)| (id.clone(), it.leads_to.clone(), it.proven)).collect()
     };
