@@ -50,6 +50,12 @@ fn ends<'a>(sight: &'a Sight, handle: &str) -> Vec<&'a LinkId> {
         let far = facts.leads_to.as_ref().and_then(|far| sight.links.get(far));
         peer.is_none_or(|peer| far.is_some_and(|far| far.index == peer))
     };
+    // As `ip link` shows the host's own.
+    let own = |id: &LinkId| id.netns == Netns::Host && id.name.as_str() == bare;
+    let own = pick(sight, |id, facts| own(id) && leads(facts));
+    if peer.is_some() && !own.is_empty() {
+        return own;
+    }
     let named = pick(sight, |id, facts| id.name.as_str() == bare && leads(facts));
     if !named.is_empty() {
         return named;

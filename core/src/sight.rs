@@ -80,6 +80,9 @@ pub struct Process {
     /// How many it has, the first included.
     #[serde(default)]
     pub threads: u32,
+    /// Who made it, or took it over when that one ended; 0 where nobody is known.
+    #[serde(default)]
+    pub parent: u32,
     /// `None` where it may not be looked at.
     pub netns: Option<Inode>,
     pub mntns: Option<Inode>,

@@ -15,7 +15,7 @@ use twinax_core::{
 
 use crate::{
     linux::{
-        spaces::{self, Found},
+        spaces::{self, Found, Seen},
         wires,
     },
     runtimes,
@@ -51,10 +51,49 @@ pub fn look(depth: Depth) -> Sight {
     let wanted = wires::Wanted {
         listeners: depth.listeners,
         neighbours: depth.neighbours,
+        holders: Some(&found.sockets),
         ..wires::Wanted::default()
     };
     wires::read(&opened, &wanted, &mut sight);
     sight
+}
+
+/// Looks at the one cable of the caller's namespace that `handle` means, as `ip link` shows it
+/// (`veth926be0c`, `veth926be0c@if6`), at its ends and at whose they are: what [`look`] would show of
+/// them. `None` if it is no such handle or that does not suffice, for whatever reason.
+pub fn look_along(handle: &str) -> Option<Sight> {
+    let (name, peer) = match handle.split_once('@') {
+        Some((name, at)) => (name, Some(at.strip_prefix("if")?.parse::<u32>().ok()?)),
+        None => (handle, None),
+    };
+    let mut listed = spaces::listed()?;
+    let fds: Vec<BorrowedFd<'_>> = listed.iter().map(|listed| listed.fd.as_fd()).collect();
+    let lead = wires::follow(name, &fds).ok()??;
+    if peer.is_some_and(|peer| lead.peer() != Some(peer)) {
+        return None;
+    }
+    let (own, far) = (listed.first()?.inode, listed.get(lead.place)?.inode);
+    listed.retain(|listed| [own, far].contains(&listed.inode));
+    let some = spaces::processes_in(far);
+    let processes = runtimes::concerned(None, &some, far)
+        .or_else(|| runtimes::concerned(Some(&spaces::processes().0), &some, far))?;
+    let (found, workloads) = thread::scope(|scope| {
+        let workloads = scope.spawn(|| runtimes::workloads(&processes, Path::new("/")));
+        let found = spaces::describe(&processes, listed);
+        (found, workloads.join().unwrap_or_default().0)
+    });
+    let found = found?;
+    let mut sight = Sight::default();
+    for seen in found.spaces.values() {
+        sight.spaces.insert(seen.netns.clone(), seen.space.clone());
+    }
+    settle(&mut sight, &found, &processes, workloads);
+    let at = |inode| {
+        let seen: &Seen = found.spaces.get(&inode)?;
+        Some((&seen.netns, seen.fd.as_ref()?.as_fd()))
+    };
+    let proven = wires::read_lead(lead, at(own)?, at(far)?, &mut sight);
+    proven.is_ok_and(|proven| proven).then_some(sight)
 }
 
 /// Puts each container into the namespace that it lives in.

@@ -18,7 +18,7 @@ use crate::{
         cli::{Map, Output},
         json, tree,
     },
-    look::{Depth, look},
+    look::{Depth, look, look_along},
     place::{self, Need},
 };
 
@@ -44,7 +44,9 @@ pub(super) fn map(asked: &Map) -> Done {
 
 pub(super) fn peer(handle: &str, json: bool) -> Done {
     place::enter(Need::IfRunning)?;
-    let sight = look(Depth::default());
+    // What is on record of the host's own namespace takes a look at everything.
+    let along = if json { None } else { look_along(handle) };
+    let sight = along.unwrap_or_else(|| look(Depth::default()));
     let cables = peer::find(&sight, handle);
     if json {
         show(json::peers(&sight, &cables))?;

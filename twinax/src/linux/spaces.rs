@@ -13,7 +13,7 @@
 //! namespace that was meant.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -41,9 +41,11 @@ mod holders;
 mod mounts;
 mod kernel;
 mod sockets;
+mod near;
 
 use holders::{Held, Known, held};
 use mounts::{Mount, Mounts, mounts};
+pub use near::{Listed, describe, listed, processes_in};
 pub use processes::processes;
 use processes::{count, open_proc};
 use sockets::{Answers, ask_sockets, ask_tuns};
@@ -58,6 +60,8 @@ pub struct Found {
     pub spaces: BTreeMap<Inode, Seen>,
     /// What cannot be seen, and for lack of what; a line each.
     pub unseen: Vec<String>,
+    /// Who has which socket open, by the socket's inode: the pid and name of each process.
+    pub sockets: HashMap<u32, Vec<(u32, String)>>,
     /// What each step took.
     pub costs: Vec<(&'static str, Duration)>,
 }
@@ -109,6 +113,7 @@ pub fn find(processes: &[Process]) -> Found {
     many(&places, |places| held(&known, places)).into_iter().for_each(|part| held_by.join(part));
     search.add(std::mem::take(&mut held_by.holders));
     search.found.unseen.extend(held_by.unseen());
+    search.found.sockets = held_by.open(processes);
     search.done("threads and descriptors");
     let complete = own.is_some_and(|own| search.kernel(own));
     search.done("the kernel's list");

@@ -27,6 +27,7 @@ mod link;
 mod reach;
 mod pair;
 mod sockets;
+mod one;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -49,7 +50,10 @@ use rustix::{
 };
 use twinax_core::{model::Netns, sight::Sight};
 
-pub use self::sockets::{Holders, holders};
+pub use self::{
+    one::{Lead, follow, read_lead},
+    sockets::{Holders, holders},
+};
 use self::{
     asker::Asker,
     link::{Far, RawLink},
@@ -99,6 +103,7 @@ pub fn read(spaces: &[(Netns, BorrowedFd<'_>)], wanted: &Wanted<'_>, sight: &mut
 }
 
 /// A namespace to be read.
+#[derive(Debug)]
 struct Room<'a> {
     netns: &'a Netns,
     fd: BorrowedFd<'a>,

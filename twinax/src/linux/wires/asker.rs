@@ -60,6 +60,33 @@ impl Asker {
         Ok(found)
     }
 
+    /// Returns what `read` makes of the one answer to a question; `None` where the kernel knows of no
+    /// such thing.
+    pub(super) fn one<T>(
+        &mut self,
+        kind: u16,
+        question: impl Fn(&mut Outgoing),
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Errno> {
+        self.seq += 1;
+        self.out.clear();
+        self.out.message(kind, 0, self.seq);
+        question(&mut self.out);
+        self.socket.send(self.out.bytes())?;
+        loop {
+            for message in messages(self.socket.wait()?) {
+                if message.seq != self.seq {
+                    continue;
+                }
+                return match message.refusal() {
+                    Some((Errno::NODEV, _)) => Ok(None),
+                    Some((errno, _)) => Err(errno),
+                    None => Ok(read(&message)),
+                };
+            }
+        }
+    }
+
     /// Hears a list to its end; returns whether it is of one moment.
     fn hear(&mut self, mut each: impl FnMut(&Message<'_>)) -> Result<bool, Errno> {
         let mut whole = true;

@@ -103,6 +103,37 @@ pub(super) fn list(asker: &mut Asker, target: Option<i32>) -> Result<Vec<RawLink
     )
 }
 
+/// A link, by what it is found.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Which<'a> {
+    Name(&'a str),
+    Index(u32),
+}
+
+/// Asks for one link of the namespace that the socket's own calls `target`.
+pub(super) fn one(
+    asker: &mut Asker,
+    target: i32,
+    which: &Which<'_>,
+) -> Result<Option<RawLink>, Errno> {
+    asker.one(
+        RTM_GETLINK,
+        |out| {
+            let mut header = [0; HEADER];
+            if let Which::Index(index) = which {
+                header[4..8].copy_from_slice(&index.to_ne_bytes());
+            }
+            out.body(&header);
+            out.attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+            out.attr(IFLA_TARGET_NETNSID, &target.to_ne_bytes());
+            if let Which::Name(name) = which {
+                out.text(IFLA_IFNAME, name);
+            }
+        },
+        parse,
+    )
+}
+
 fn parse(message: &Message<'_>) -> Option<RawLink> {
     let (header, rest) = message.body.split_at_checked(HEADER)?;
     if message.kind != RTM_NEWLINK {
