@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     os::fd::{AsFd, BorrowedFd},
     os::unix::fs::MetadataExt,
     path::Path,
@@ -66,15 +67,24 @@ pub fn look_along(handle: &str) -> Option<Sight> {
         Some((name, at)) => (name, Some(at.strip_prefix("if")?.parse::<u32>().ok()?)),
         None => (handle, None),
     };
-    let mut listed = spaces::listed()?;
-    let fds: Vec<BorrowedFd<'_>> = listed.iter().map(|listed| listed.fd.as_fd()).collect();
-    let lead = wires::follow(name, &fds).ok()??;
+    let home = File::open("/proc/thread-self/ns/net").ok()?;
+    let mut lead = wires::follow(name, home.as_fd()).ok()??;
     if peer.is_some_and(|peer| lead.peer() != Some(peer)) {
         return None;
     }
-    let (own, far) = (listed.first()?.inode, listed.get(lead.place)?.inode);
+    let (homes, found) = thread::scope(|scope| {
+        let homes = scope.spawn(spaces::homes);
+        let found = spaces::listed().and_then(|listed| {
+            let fds: Vec<BorrowedFd<'_>> = listed.iter().map(|listed| listed.fd.as_fd()).collect();
+            let place = lead.place(&fds).ok()??;
+            Some((place, listed))
+        });
+        (homes.join().unwrap_or_default(), found)
+    });
+    let (place, mut listed) = found?;
+    let (own, far) = (listed.first()?.inode, listed.get(place)?.inode);
     listed.retain(|listed| [own, far].contains(&listed.inode));
-    let some = spaces::processes_in(far);
+    let some = spaces::processes_in(far, &homes);
     let processes = runtimes::concerned(None, &some, far)
         .or_else(|| runtimes::concerned(Some(&spaces::processes().0), &some, far))?;
     let (found, workloads) = thread::scope(|scope| {

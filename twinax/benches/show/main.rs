@@ -58,8 +58,9 @@ impl Options {
         });
         let number = |text: &str| text.parse().map_err(|_| format!("not a number: {text}"));
         while let Some(arg) = args.next() {
-            let mut value =
-                || args.next().ok_or_else(|| format!("{arg} needs a value")).and_then(|t| number(&t));
+            let mut value = || {
+                args.next().ok_or_else(|| format!("{arg} needs a value")).and_then(|t| number(&t))
+            };
             match arg.as_str() {
                 "--bench" => {}
                 "--containers" => options.containers = value()?,

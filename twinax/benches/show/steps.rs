@@ -216,8 +216,7 @@ pub fn commands(host: &Host, samples: usize) -> io::Result<()> {
 fn run(command: &mut Command) -> io::Result<Took> {
     let (started, busy) = (Instant::now(), sandbox::children_cpu());
     let status = command.stdout(Stdio::null()).status()?;
-    let took =
-        Took { wall: started.elapsed(), busy: sandbox::children_cpu().saturating_sub(busy) };
+    let took = Took { wall: started.elapsed(), busy: sandbox::children_cpu().saturating_sub(busy) };
     match status.success() {
         true => Ok(took),
         false => Err(io::Error::other(format!("{command:?}: {status}"))),
@@ -269,8 +268,7 @@ fn script(args: [&str; 3], list: &[String], middle: &Tenant) -> io::Result<Took>
     let mut command = Command::new("/bin/sh");
     let output =
         command.args(["-c", SCRIPT, "sh"]).args(args).stdin(fs::File::open(path)?).output()?;
-    let took =
-        Took { wall: started.elapsed(), busy: sandbox::children_cpu().saturating_sub(busy) };
+    let took = Took { wall: started.elapsed(), busy: sandbox::children_cpu().saturating_sub(busy) };
     let said = String::from_utf8_lossy(&output.stdout);
     let whose = [middle.pid.to_string(), middle.name.clone()];
     match output.status.success() && whose.iter().any(|who| said.contains(who.as_str())) {

@@ -45,7 +45,7 @@ mod near;
 
 use holders::{Held, Known, held};
 use mounts::{Mount, Mounts, mounts};
-pub use near::{Listed, describe, listed, processes_in};
+pub use near::{Listed, describe, homes, listed, processes_in};
 pub use processes::processes;
 use processes::{count, open_proc};
 use sockets::{Answers, ask_sockets, ask_tuns};

@@ -50,15 +50,15 @@ use rustix::{
 };
 use twinax_core::{model::Netns, sight::Sight};
 
-pub use self::{
-    one::{Lead, follow, read_lead},
-    sockets::{Holders, holders},
-};
 use self::{
     asker::Asker,
     link::{Far, RawLink},
     reach::{RawNeighbour, RawRoute},
     sockets::RawListener,
+};
+pub use self::{
+    one::{Lead, follow, read_lead},
+    sockets::{Holders, holders},
 };
 
 /// What to read beside links with their counters, addresses and routes.

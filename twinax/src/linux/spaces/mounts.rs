@@ -17,7 +17,7 @@ use rustix::{
 use twinax_core::sight::{Inode, Process};
 
 use super::{
-    ask, is_it, many,
+    ask, is_it, kernel, many,
     processes::{count, inode_in, link, text},
     refused, reopened,
 };
@@ -80,7 +80,10 @@ pub(super) fn mounts(proc: &OwnedFd, processes: &[Process]) -> Mounts {
     if let Some(pids) = own.and_then(|own| groups.get_mut(&own)) {
         pids.insert(0, std::process::id());
     }
-    let groups: Vec<(Inode, Vec<u32>)> = groups.into_iter().collect();
+    let lived_in: BTreeSet<Inode> = groups.keys().copied().collect();
+    let with_some = kernel::with_mounts();
+    let worth = |inode: &Inode| with_some.as_ref().is_none_or(|some| some.contains(inode));
+    let groups: Vec<_> = groups.into_iter().filter(|(inode, _)| worth(inode)).collect();
     let mut all = Mounts::default();
     let mut unread = 0;
     for (mounts, refused) in many(&groups, |groups| read_groups(proc, groups, own)) {
@@ -91,8 +94,9 @@ pub(super) fn mounts(proc: &OwnedFd, processes: &[Process]) -> Mounts {
         let what = format!("mounts of {}", count(unread, "mount namespace", "mount namespaces"));
         all.unseen.push(refused(&what, CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"));
     }
-    let lived_in = groups.iter().map(|(inode, _)| *inode).collect();
-    deserted(&lived_in, &mut all);
+    if with_some.is_none_or(|some| !some.is_subset(&lived_in)) {
+        deserted(&lived_in, &mut all);
+    }
     all
 }
 

@@ -1,16 +1,12 @@
 //! One namespace among all: who it is, without a look for what holds the others.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    os::fd::OwnedFd,
-};
+use std::{collections::BTreeSet, fmt::Write as _, os::fd::OwnedFd};
 
 use twinax_core::sight::{Inode, Process};
 
 use super::{
     super::netns::own_cookie,
-    Found, OWN, Search, Sighting, allow_descriptors, ask, is_it, kernel, many, mounts,
+    Found, OWN, Search, Sighting, allow_descriptors, ask, is_it, kernel, mounts,
     processes::{Pass, linked, numbers, open_proc},
 };
 
@@ -43,22 +39,24 @@ pub fn listed() -> Option<Vec<Listed>> {
     listed.first().is_some_and(|first| first.inode == own).then_some(listed)
 }
 
-/// Returns the processes whose first thread is in a namespace, and those that made them.
-pub fn processes_in(netns: Inode) -> Vec<Process> {
+/// Returns the namespace that each process's first thread is in, as far as it may be seen.
+pub fn homes() -> Vec<(u32, Inode)> {
     let Ok(proc) = open_proc() else { return Vec::new() };
     let pids = numbers(&proc).unwrap_or_default();
-    let inside = |pids: &[u32]| {
-        let (mut path, mut found) = (String::new(), Vec::new());
-        for pid in pids {
-            path.clear();
-            let is_there = write!(path, "{pid}/ns/net").is_ok();
-            if is_there && linked(&proc, &path, "net") == Ok(netns) {
-                found.push(*pid);
-            }
-        }
-        found
+    let mut path = String::new();
+    let home = |pid: u32| {
+        path.clear();
+        write!(path, "{pid}/ns/net").ok()?;
+        Some((pid, linked(&proc, &path, "net").ok()?))
     };
-    let inside: Vec<u32> = many(&pids, inside).concat();
+    pids.into_iter().filter_map(home).collect()
+}
+
+/// Returns the processes of `homes` that are in a namespace, and those that made them.
+pub fn processes_in(netns: Inode, homes: &[(u32, Inode)]) -> Vec<Process> {
+    let Ok(proc) = open_proc() else { return Vec::new() };
+    let inside = homes.iter().filter(|(_, home)| *home == netns);
+    let inside: Vec<u32> = inside.map(|(pid, _)| *pid).collect();
     let mut found = Pass::over(&proc, &inside).processes;
     let mut makers: Vec<u32> = found.iter().map(|process| process.parent).collect();
     makers.retain(|maker| *maker != 0 && !inside.contains(maker));
@@ -87,7 +85,8 @@ pub fn describe(processes: &[Process], listed: Vec<Listed>) -> Option<Found> {
     let mut mounts = mounts::ours(&proc);
     mounts.mounts.retain(|mount| wanted.contains(&mount.inode));
     search.mounts(&mut mounts);
-    let held = |(inode, sighting): (&Inode, &Sighting)| *inode == own || !sighting.holders.is_empty();
+    let held =
+        |(inode, sighting): (&Inode, &Sighting)| *inode == own || !sighting.holders.is_empty();
     if !search.sightings.iter().all(held) {
         return None;
     }

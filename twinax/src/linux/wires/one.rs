@@ -21,34 +21,24 @@ use super::{
 
 const HOME: i32 = 0;
 
-/// The near end of a cable, and where the other one is.
+/// The near end of a cable, and what the observatory calls the namespace of the other.
 #[derive(Debug)]
 pub struct Lead {
     asker: Asker,
     near: RawLink,
-    /// Which of the given namespaces has the far end, and what the observatory calls it.
-    pub place: usize,
     number: i32,
 }
 
-impl Lead {
-    /// The number of the far end, in its namespace.
-    pub fn peer(&self) -> Option<u32> {
-        self.near.leads_to
-    }
-}
-
-/// Follows the cable called `name` of the calling thread's namespace, which is `given[0]`; `None` if
-/// there is none of that name, or it leads to none of `given`.
+/// Looks where the cable called `name` leads of the namespace `home`, which is that of the calling
+/// thread; `None` if there is none of that name, or its other end is gone.
 ///
 /// # Errors
 /// The kernel's, where no namespace may be made or numbered.
-pub fn follow(name: &str, given: &[BorrowedFd<'_>]) -> Result<Option<Lead>, Errno> {
-    let Some(home) = given.first() else { return Ok(None) };
+pub fn follow(name: &str, home: BorrowedFd<'_>) -> Result<Option<Lead>, Errno> {
     let observe = || {
         crate::linux::netns::unshare_network()?;
         let mut asker = Asker::open()?;
-        let numbered = asker.number(&[*home])?;
+        let numbered = asker.number(&[home])?;
         Ok::<_, Errno>((asker, numbered == [true]))
     };
     let observing = std::thread::scope(|scope| scope.spawn(observe).join());
@@ -58,16 +48,27 @@ pub fn follow(name: &str, given: &[BorrowedFd<'_>]) -> Result<Option<Lead>, Errn
     let Some(near) = near.filter(|near| near.name.as_str() == name && near.is_cable()) else {
         return Ok(None);
     };
-    let number = match near.far {
-        Far::Same => HOME,
-        Far::Number(number @ 0..) => number,
-        Far::Number(_) | Far::Room(_) => return Ok(None),
-    };
-    let place = match number {
-        HOME => Some(0),
-        _ => asker.numbers(given)?.iter().position(|called| *called == Some(number)),
-    };
-    Ok(place.map(|place| Lead { asker, near, place, number }))
+    Ok(match near.far {
+        Far::Same => Some(Lead { asker, near, number: HOME }),
+        Far::Number(number @ 0..) => Some(Lead { asker, near, number }),
+        Far::Number(_) | Far::Room(_) => None,
+    })
+}
+
+impl Lead {
+    /// The number of the far end, in its namespace.
+    pub fn peer(&self) -> Option<u32> {
+        self.near.leads_to
+    }
+
+    /// Which of the given namespaces has the far end; `None` if none of them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn place(&mut self, given: &[BorrowedFd<'_>]) -> Result<Option<usize>, Errno> {
+        let numbers = self.asker.numbers(given)?;
+        Ok(numbers.iter().position(|called| *called == Some(self.number)))
+    }
 }
 
 /// Reads both ends into `sight`, and what they are members of, their addresses, and the routes of
