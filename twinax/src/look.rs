@@ -29,6 +29,8 @@ pub struct Depth {
     pub listeners: bool,
     /// Neighbours and forwarding entries.
     pub neighbours: bool,
+    /// All that holds a namespace, also where a process does.
+    pub every_holder: bool,
 }
 
 /// Looks at everything that the calling process may see.
@@ -36,7 +38,10 @@ pub fn look(depth: Depth) -> Sight {
     let (processes, unseen) = spaces::processes();
     let (found, (workloads, unknown)) = thread::scope(|scope| {
         let workloads = scope.spawn(|| runtimes::workloads(&processes, Path::new("/")));
-        let found = spaces::find(&processes);
+        let found = match depth.every_holder {
+            true => spaces::find(&processes),
+            false => spaces::find_lean(&processes),
+        };
         (found, workloads.join().unwrap_or_default())
     });
     let mut sight = Sight { unseen, ..Sight::default() };
@@ -52,7 +57,7 @@ pub fn look(depth: Depth) -> Sight {
     let wanted = wires::Wanted {
         listeners: depth.listeners,
         neighbours: depth.neighbours,
-        holders: Some(&found.sockets),
+        holders: depth.every_holder.then_some(&found.sockets),
         ..wires::Wanted::default()
     };
     wires::read(&opened, &wanted, &mut sight);

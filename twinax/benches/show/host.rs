@@ -8,12 +8,13 @@ use std::{
     env, fs,
     io::{self, BufRead, BufReader, Write},
     net::TcpListener,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     thread,
 };
 
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use twinax::{
     linux::{
         netns::own_cookie,
@@ -34,6 +35,8 @@ use crate::{
 
 /// How many processes the container that this one begins is to have; unset elsewhere.
 const TENANT: &str = "TWINAX_BENCH_TENANT";
+/// Set for the process that goes to the namespace that is its standard input.
+const OUTSIDER: &str = "TWINAX_BENCH_OUTSIDER";
 /// Where the records of Twinax's containers are.
 const STORE: &str = "/run/twinax";
 const BRIDGE: &str = "tx-bench";
@@ -70,8 +73,10 @@ pub fn keep_outer() -> io::Result<()> {
 impl Host {
     /// Makes `size` containers of `processes` processes each.
     pub fn build(size: u32, processes: u32) -> io::Result<Self> {
-        // Now somebody who is seen has it, as on any host.
-        let mut children = vec![tenant(0)?.stdin(Stdio::inherit()).spawn()?];
+        // Now somebody who is seen is in it, as on any host.
+        let mut outsider = tenant(0)?;
+        outsider.env(OUTSIDER, "").stdin(Stdio::inherit());
+        let mut children = vec![outsider.spawn()?];
         rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
         let mut floor = Floor::open()?;
         floor.loopback_up()?;
@@ -102,7 +107,7 @@ impl Host {
                 pid: child.id(),
                 host_end: cable.host_end(),
                 addr: cable.addr,
-                inode: std::os::unix::fs::MetadataExt::ino(&fs::metadata(&netns)?),
+                inode: fs::metadata(&netns)?.ino(),
                 name: cable.container,
             });
             children.push(child);
@@ -175,6 +180,10 @@ pub fn be_tenant() -> Option<ExitCode> {
 
 fn live(processes: u32) -> io::Result<()> {
     let _socket = match processes {
+        0 if env::var_os(OUTSIDER).is_some() => {
+            move_into_link_name_space(io::stdin().as_fd(), Some(LinkNameSpaceType::Network))?;
+            None
+        }
         0 => None,
         _ => {
             sandbox::unshare(

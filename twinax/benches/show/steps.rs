@@ -39,7 +39,17 @@ const SCRIPT: &str = include_str!("show.sh");
 
 /// Fails unless both ends of every cable are proven, each with the container that it was made for.
 pub fn verify(host: &Host) -> io::Result<()> {
-    let sight = look(Depth { listeners: true, ..Depth::default() });
+    let all = Depth { listeners: true, every_holder: true, ..Depth::default() };
+    let sight = look(all);
+    // Of these alone: others' may come and go.
+    let ours: BTreeSet<u64> = host.tenants.iter().map(|tenant| tenant.inode).collect();
+    let named = |sight: &Sight| -> Vec<_> {
+        let named = sight.spaces.iter().map(|(netns, space)| (netns.clone(), space.inode));
+        named.filter(|(_, inode)| ours.contains(inode)).collect()
+    };
+    if named(&sight) != named(&look(Depth::default())) {
+        return Err(io::Error::other("without all holders other namespaces are found"));
+    }
     let wrong: Vec<String> = host.tenants.iter().filter_map(|t| wrong_with(&sight, t)).collect();
     if let Some(first) = wrong.first() {
         return Err(io::Error::other(format!("{} containers wrong: {first}", wrong.len())));
@@ -156,7 +166,7 @@ pub fn in_process(samples: usize) -> io::Result<()> {
             sight
         });
         drop(sight);
-        let listening = Depth { listeners: true, ..Depth::default() };
+        let listening = Depth { listeners: true, every_holder: true, ..Depth::default() };
         let sight = rows.time("map in one process, with listeners", || {
             let sight = look(listening);
             text(&sight);

@@ -25,7 +25,7 @@ use crate::{
 pub(super) fn map(asked: &Map) -> Done {
     // An ordinary user's containers are in the namespaces of a holder, and can be seen from there.
     place::enter(Need::IfRunning)?;
-    let sight = look(Depth { listeners: true, ..Depth::default() });
+    let sight = look(Depth { listeners: true, every_holder: true, ..Depth::default() });
     let scene = || Scene::of(&sight, &asked.wanted);
     match asked.output {
         Output::Json => show(json::sight(&sight))?,

@@ -93,6 +93,16 @@ struct Sighting {
 /// Raises the limit of open files of the calling process (`RLIMIT_NOFILE`) as far as is needed and
 /// allowed, as a descriptor is kept of each.
 pub fn find(processes: &[Process]) -> Found {
+    find_as(processes, true)
+}
+
+/// As [`find`], but of a namespace that has a process other holders may be left out: where the
+/// kernel's list says that there is no other, nobody's descriptors are looked at.
+pub fn find_lean(processes: &[Process]) -> Found {
+    find_as(processes, false)
+}
+
+fn find_as(processes: &[Process], every_holder: bool) -> Found {
     let mut search = Search::new();
     let proc = match open_proc() {
         Ok(proc) => proc,
@@ -106,16 +116,13 @@ pub fn find(processes: &[Process]) -> Found {
     let mut mounts = mounts(&proc, processes);
     search.mounts(&mut mounts);
     search.done("mounts");
-    let mounted = mounts.mounts.iter().map(|mount| mount.path.clone()).collect();
-    let known = Known { proc: &proc, processes, mounted: &mounted };
-    let places: Vec<usize> = (0..processes.len()).collect();
+    let listed = (!every_holder).then(|| own.is_some_and(|own| search.kernel(own)));
     let mut held_by = Held::default();
-    many(&places, |places| held(&known, places)).into_iter().for_each(|part| held_by.join(part));
-    search.add(std::mem::take(&mut held_by.holders));
-    search.found.unseen.extend(held_by.unseen());
-    search.found.sockets = held_by.open(processes);
+    if listed != Some(true) || !search.all_have_processes(own) {
+        held_by = search.held(&proc, processes, &mounts);
+    }
     search.done("threads and descriptors");
-    let complete = own.is_some_and(|own| search.kernel(own));
+    let complete = listed.unwrap_or_else(|| own.is_some_and(|own| search.kernel(own)));
     search.done("the kernel's list");
     search.sockets(processes, &held_by, complete);
     search.done("sockets");
@@ -163,6 +170,26 @@ impl Search {
             let holder = Holder::Process { pid: process.pid, comm: process.comm.clone() };
             self.sightings.entry(inode).or_default().holders.insert(holder);
         }
+    }
+
+    /// Whether each namespace that is known of has a process, or is the caller's own.
+    fn all_have_processes(&self, own: Option<Inode>) -> bool {
+        let is_process = |holder: &Holder| matches!(holder, Holder::Process { .. });
+        let mut sightings = self.sightings.iter();
+        sightings.all(|(inode, it)| Some(*inode) == own || it.holders.iter().any(is_process))
+    }
+
+    /// Walks threads and descriptors.
+    fn held(&mut self, proc: &OwnedFd, processes: &[Process], mounts: &Mounts) -> Held {
+        let mounted = mounts.mounts.iter().map(|mount| mount.path.clone()).collect();
+        let known = Known { proc, processes, mounted: &mounted };
+        let places: Vec<usize> = (0..processes.len()).collect();
+        let mut found = Held::default();
+        many(&places, |places| held(&known, places)).into_iter().for_each(|part| found.join(part));
+        self.add(std::mem::take(&mut found.holders));
+        self.found.unseen.extend(found.unseen());
+        self.found.sockets = found.open(processes);
+        found
     }
 
     fn mounts(&mut self, mounts: &mut Mounts) {
