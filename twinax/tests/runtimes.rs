@@ -12,7 +12,7 @@ use std::{
 
 use expect_test::expect;
 use serde_json::Value;
-use twinax::runtimes::workloads;
+use twinax::runtimes::{concerned, workloads};
 use twinax_core::sight::{Process, PublishedPort, Workload};
 
 /// Reads a `/proc`, or a copy of one; the product has a faster way.
@@ -45,6 +45,41 @@ fn process(proc: &Path, pid: u32) -> Option<Process> {
         cgroup: paths.max_by_key(|path| path.len()).unwrap_or_default().to_owned(),
         ..Process::default()
     })
+}
+
+/// A look at one namespace needs those who could be of its containers, and nobody else.
+#[test]
+fn who_may_be_of_a_container_is_concerned() {
+    let one = |pid, parent, netns, comm: &str, cgroup: &str| Process {
+        pid,
+        parent,
+        comm: comm.to_owned(),
+        netns: Some(netns),
+        mntns: Some(netns),
+        cgroup: cgroup.to_owned(),
+        ..Process::default()
+    };
+    let group = format!("/docker/{:064x}", 7);
+    let all = [
+        one(1, 0, 1, "init", "/"),
+        one(2, 1, 1, "containerd-shim", "/"),
+        one(3, 2, 1, "first", &group),
+        one(4, 3, 9, "second", &group),
+        one(5, 1, 8, "plain", "/"),
+        one(6, 2, 7, "made", "/"),
+    ];
+    let pids = |found: Option<Vec<Process>>| -> Option<Vec<u32>> {
+        Some(found?.iter().map(|process| process.pid).collect())
+    };
+    let some = |pids: &[u32]| -> Vec<Process> {
+        all.iter().filter(|process| pids.contains(&process.pid)).cloned().collect()
+    };
+    assert_eq!(pids(concerned(None, &some(&[1, 5]), 8)), Some(vec![1, 5]));
+    // Of a control group's first process, or a monitor's, others have to be known.
+    assert_eq!(concerned(None, &some(&[3, 4]), 9), None);
+    assert_eq!(pids(concerned(Some(&all), &some(&[3, 4]), 9)), Some(vec![2, 3, 4]));
+    assert_eq!(concerned(None, &some(&[2, 6]), 7), None);
+    assert_eq!(pids(concerned(Some(&all), &some(&[2, 6]), 7)), Some(vec![2, 6]));
 }
 
 fn line(workload: &Workload) -> String {

@@ -10,7 +10,6 @@ use std::{
     os::{fd::AsRawFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    time::Duration,
 };
 
 use rustix::{
@@ -118,15 +117,9 @@ fn children_rss() -> u64 {
     children().ru_maxrss as u64 * 1024
 }
 
-/// Returns the processor time of all children that have ended, their own and the kernel's for them.
-pub fn children_cpu() -> Duration {
-    let usage = children();
-    let time = |at: libc::timeval| Duration::new(at.tv_sec as u64, at.tv_usec as u32 * 1000);
-    time(usage.ru_utime) + time(usage.ru_stime)
-}
-
+/// What all children that have ended have used.
 #[allow(unsafe_code, reason = "rustix has no getrusage")]
-fn children() -> libc::rusage {
+pub fn children() -> libc::rusage {
     // SAFETY: all zeros is a value of this plain structure.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: the structure is live for the call.

@@ -209,6 +209,14 @@ fn any_handle_finds_the_cable() {
         let told: Vec<_> = told.collect();
         assert_eq!(told, [("veth2".to_owned(), Some("pid:1002/eth0".to_owned()))], "{handle}");
     }
+    // What a container calls so too, with a far end of that number, is not what `ip link` shows.
+    let mut confused = sight.clone();
+    let own = LinkId { netns: Netns::Host, name: "veth2".parse().expect("a name") };
+    let theirs = LinkId { netns: netns("pid:1001"), ..own.clone() };
+    let facts = confused.links[&own].clone();
+    confused.links.insert(theirs, facts);
+    assert_eq!(peer::find(&confused, "veth2@if2").len(), 1);
+    assert_eq!(peer::find(&confused, "veth2").len(), 1);
     // Every container's end is number 2 and called eth0: the number after @if tells nothing.
     assert_eq!(peer::find(&sight, "eth0").len(), 3);
     assert_eq!(peer::find(&sight, "shop/cart-0").len(), 1);

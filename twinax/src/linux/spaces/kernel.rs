@@ -337,7 +337,10 @@ impl Code {
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{fstat, stat};
+    use rustix::{
+        fs::{fstat, stat},
+        mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount},
+    };
 
     use super::*;
     use crate::linux::{
@@ -368,5 +371,41 @@ mod tests {
             let opened = ask::open_namespace(id, inode as u32).unwrap();
             assert_eq!(fstat(&opened).unwrap().st_ino, inode);
         }
+    }
+
+    /// Likewise: the mount namespace is there as long as a namespace is mounted in it, and where
+    /// another is unmounted stays none.
+    #[test]
+    fn mount_namespaces_with_a_mounted_namespace_are_told() {
+        const MNT: &str = "/proc/thread-self/ns/mnt";
+        if with_mounts().is_none() {
+            let (own, cookie) = (stat("/proc/thread-self/ns/net").unwrap().st_ino, own_cookie());
+            let older = offsets().is_none_or(|offsets| offsets.mounts.is_none());
+            return assert!(older || list(own, cookie.unwrap()).is_err());
+        }
+        let file = std::env::temp_dir().join(format!("twinax-mounted-{}", std::process::id()));
+        std::fs::write(&file, "").unwrap();
+        let plant = |keep: bool| {
+            let file = file.clone();
+            let plant = move || {
+                unshare(UnshareFlags::FS | UnshareFlags::NEWNS).unwrap();
+                let alone = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+                mount_change("/", alone).unwrap();
+                mount_bind("/proc/thread-self/ns/net", &file).unwrap();
+                if !keep {
+                    unmount(&file, UnmountFlags::DETACH).unwrap();
+                }
+                File::open(MNT).unwrap()
+            };
+            std::thread::spawn(plant).join().unwrap()
+        };
+        let (with, without) = (plant(true), plant(false));
+        // Others come and go, and a list that does not hold still is not believed.
+        let told = (0..100).find_map(|_| with_mounts());
+        // Which unmounts what is on it, wherever that is.
+        std::fs::remove_file(&file).unwrap();
+        let told = told.unwrap();
+        assert!(told.contains(&fstat(&with).unwrap().st_ino));
+        assert!(!told.contains(&fstat(&without).unwrap().st_ino));
     }
 }
