@@ -16,7 +16,7 @@ use twinax_core::{
 use crate::{
     linux::{
         spaces::{self, Found},
-        wires,
+        wires::{self, Observatory},
     },
     runtimes,
 };
@@ -32,10 +32,20 @@ pub struct Depth {
 
 /// Looks at everything that the calling process may see.
 pub fn look(depth: Depth) -> Sight {
+    look_by(depth, None)
+}
+
+/// As [`look`], from an observatory that is kept, and is not seen itself.
+pub fn look_from(depth: Depth, observatory: &mut Observatory) -> Sight {
+    look_by(depth, Some(observatory))
+}
+
+fn look_by(depth: Depth, observatory: Option<&mut Observatory>) -> Sight {
+    let apart = observatory.as_ref().map(|observatory| observatory.inode());
     let (processes, unseen) = spaces::processes();
     let (found, (workloads, unknown)) = thread::scope(|scope| {
         let workloads = scope.spawn(|| runtimes::workloads(&processes, Path::new("/")));
-        let found = spaces::find(&processes);
+        let found = spaces::find_beside(&processes, apart);
         (found, workloads.join().unwrap_or_default())
     });
     let mut sight = Sight { unseen, ..Sight::default() };
@@ -53,7 +63,10 @@ pub fn look(depth: Depth) -> Sight {
         neighbours: depth.neighbours,
         ..wires::Wanted::default()
     };
-    wires::read(&opened, &wanted, &mut sight);
+    match observatory {
+        Some(observatory) => wires::read_from(observatory, &opened, &wanted, &mut sight),
+        None => wires::read(&opened, &wanted, &mut sight),
+    }
     sight
 }
 

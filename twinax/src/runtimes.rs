@@ -55,6 +55,11 @@ pub const INSIDE: &str = "inside";
 /// The label that says whose network namespace a container shares, in its runtime's words.
 pub const SHARES: &str = "network of";
 
+/// The container that a control group's path claims to be of: the same text for all its processes.
+pub fn claimed(cgroup: &str) -> Option<String> {
+    claim(cgroup).map(|claim| claim.group)
+}
+
 /// Processes that look like one container's.
 #[derive(Clone, Debug)]
 struct Suspect {

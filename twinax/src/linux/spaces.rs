@@ -41,11 +41,15 @@ mod holders;
 mod mounts;
 mod kernel;
 mod sockets;
+mod census;
+mod roll;
 
+pub use census::Census;
 use holders::{Held, Known, held};
 use mounts::{Mount, Mounts, mounts};
 pub use processes::processes;
 use processes::{count, open_proc};
+pub use roll::Roll;
 use sockets::{Answers, ask_sockets, ask_tuns};
 
 /// From so many on, work is worth a thread.
@@ -89,6 +93,12 @@ struct Sighting {
 /// Raises the limit of open files of the calling process (`RLIMIT_NOFILE`) as far as is needed and
 /// allowed, as a descriptor is kept of each.
 pub fn find(processes: &[Process]) -> Found {
+    find_beside(processes, None)
+}
+
+/// As [`find`], as if the namespace of inode `apart` were not there: one that the calling process
+/// keeps for its own use.
+pub fn find_beside(processes: &[Process], apart: Option<Inode>) -> Found {
     let mut search = Search::new();
     let proc = match open_proc() {
         Ok(proc) => proc,
@@ -111,6 +121,7 @@ pub fn find(processes: &[Process]) -> Found {
     search.found.unseen.extend(held_by.unseen());
     search.done("threads and descriptors");
     let complete = own.is_some_and(|own| search.kernel(own));
+    apart.map(|apart| search.sightings.remove(&apart));
     search.done("the kernel's list");
     search.sockets(processes, &held_by, complete);
     search.done("sockets");

@@ -50,15 +50,11 @@ struct Offsets {
 /// Returns every network namespace of the machine, or what it takes to read the list. `own` is the
 /// caller's, which the list must have.
 pub(super) fn list(own: Inode, own_cookie: u64) -> Result<BTreeMap<Inode, Entry>, &'static str> {
-    let offsets = offsets().ok_or("a kernel that describes its types (CONFIG_DEBUG_INFO_BTF)")?;
-    let program = ask::load(&program(&offsets)).map_err(|errno| match errno {
-        Errno::PERM | Errno::ACCESS => "CAP_BPF and CAP_PERFMON",
-        _ => "a kernel that takes BPF programs to be called (Linux 5.14)",
-    })?;
+    let walker = Walker::load()?;
     let unsteady = "the kernel's list to hold still";
     let mut last: Option<BTreeMap<Inode, Entry>> = None;
     for _ in 0..WALKS_MAX {
-        let Some(walk) = walk(&program, offsets.id.is_some()) else { continue };
+        let Some(walk) = walker.walk() else { continue };
         if walk.get(&own).is_none_or(|entry| entry.cookie != own_cookie) {
             return Err("a kernel whose types are what it says they are");
         }
@@ -68,6 +64,32 @@ pub(super) fn list(own: Inode, own_cookie: u64) -> Result<BTreeMap<Inode, Entry>
         }
     }
     last.ok_or(unsteady)
+}
+
+/// A program that walks the list, ready to be run.
+#[derive(Debug)]
+pub(super) struct Walker {
+    program: OwnedFd,
+    has_id: bool,
+}
+
+impl Walker {
+    /// Returns it, or what it takes to have one.
+    pub(super) fn load() -> Result<Self, &'static str> {
+        let offsets =
+            offsets().ok_or("a kernel that describes its types (CONFIG_DEBUG_INFO_BTF)")?;
+        let program = ask::load(&program(&offsets)).map_err(|errno| match errno {
+            Errno::PERM | Errno::ACCESS => "CAP_BPF and CAP_PERFMON",
+            _ => "a kernel that takes BPF programs to be called (Linux 5.14)",
+        })?;
+        Ok(Self { program, has_id: offsets.id.is_some() })
+    }
+
+    /// Goes around once; `None` if it does not come back to where it began. What is returned may
+    /// be short, or have what is gone, if the list changed on the way.
+    pub(super) fn walk(&self) -> Option<BTreeMap<Inode, Entry>> {
+        walk(&self.program, self.has_id)
+    }
 }
 
 /// Read once: the types of a running kernel do not change.

@@ -219,7 +219,7 @@ impl Stat {
 
 /// The longest path of `ID:CONTROLLERS:PATH` lines; at equal length that of the unified hierarchy,
 /// which comes last.
-fn longest_cgroup(lines: &[u8]) -> String {
+pub(super) fn longest_cgroup(lines: &[u8]) -> String {
     let path = |line: &[u8]| -> Option<String> {
         let path = line.splitn(3, |&byte| byte == b':').nth(2)?;
         Some(String::from_utf8_lossy(path).into_owned())

@@ -97,6 +97,21 @@ impl Asker {
         Ok(numbered)
     }
 
+    /// Has the namespace of this socket give each namespace a number of the kernel's choice.
+    pub(super) fn number_any(&mut self, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        const ANY: i32 = -1;
+        self.about(
+            RTM_NEWNSID,
+            fds,
+            |out, _| {
+                out.attr(NETNSA_NSID, &ANY.to_ne_bytes());
+                out.ask_for_ack();
+            },
+            // One that could not be numbered is found to have none.
+            |_, _| {},
+        )
+    }
+
     /// Returns what the namespace of this socket calls each of the namespaces, if anything. Asking
     /// gives no number.
     pub(super) fn numbers(&mut self, fds: &[BorrowedFd<'_>]) -> Result<Vec<Option<i32>>, Errno> {

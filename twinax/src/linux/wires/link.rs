@@ -199,7 +199,7 @@ pub(super) fn operstate(state: u8) -> &'static str {
 }
 
 /// `struct rtnl_link_stats64` begins with eight numbers.
-fn counters(data: &[u8]) -> Counters {
+pub(super) fn counters(data: &[u8]) -> Counters {
     let number = |n: usize| {
         let bytes = data.get(n * 8..).and_then(|bytes| bytes.first_chunk());
         bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
