@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     model::{LinkId, Netns},
+    rate::Rates,
     sight::{Holder, LinkFacts, Listener, PublishedPort, Runtime, Sight, Space, Workload},
 };
 
@@ -18,6 +19,34 @@ pub struct Branch {
     /// Cells of rows side by side stand below each other.
     pub cells: Vec<Cell>,
     pub children: Vec<Self>,
+}
+
+/// A row of the map, and what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub about: Subject,
+    /// As of [`Branch`].
+    pub cells: Vec<Cell>,
+    pub children: Vec<Self>,
+}
+
+/// What a row of the map is about; no two rows of a map are about the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Host,
+    /// A link, or a cable by this end.
+    Link(LinkId),
+    /// A port that leads to a container in this namespace.
+    Port(Netns, String, PublishedPort),
+    /// The heading of namespaces that hang on nothing of the host.
+    Elsewhere,
+    Space(Netns),
+}
+
+impl From<Row> for Branch {
+    fn from(row: Row) -> Self {
+        Self { cells: row.cells, children: row.children.into_iter().map(Self::from).collect() }
+    }
 }
 
 /// A piece of text that means one thing.
@@ -68,8 +97,15 @@ pub struct Counts {
 
 /// Returns the tree, and what it counts.
 pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
-    let view = View::of(sight, wanted);
-    let mut root = Branch { cells: view.host_cells(), children: Vec::new() };
+    let (root, counts) = rows(sight, wanted, None);
+    (root.into(), counts)
+}
+
+/// Returns the tree with what each row is about, and with the traffic of each link if that was
+/// measured.
+pub fn rows(sight: &Sight, wanted: &Wanted, rates: Option<&Rates>) -> (Row, Counts) {
+    let view = View { rates, ..View::of(sight, wanted) };
+    let mut root = Row { about: Subject::Host, cells: view.host_cells(), children: Vec::new() };
     let mut told = BTreeSet::new();
     for (id, facts) in view.links_in(&Netns::Host).filter(|(_, facts)| facts.kind == "bridge") {
         root.children.extend(view.bridge(id, facts, &mut told));
@@ -93,6 +129,8 @@ pub(crate) struct View<'a> {
     /// Only some are wanted, so that what leads to none of them is left out.
     pub(crate) narrowed: bool,
     all: bool,
+    /// What goes over links, where that is measured.
+    rates: Option<&'a Rates>,
     /// There are namespaces whose links could not be read: not even a loopback is there.
     blind: bool,
 }
@@ -122,7 +160,18 @@ impl<'a> View<'a> {
             !wanted.only.is_empty() || wanted.network.is_some() || wanted.runtime.is_some();
         let all = wanted.all;
         let blind = sight.spaces.keys().any(|netns| !links.contains_key(netns));
-        Self { sight, links, listeners, members, gateways, visible, narrowed, all, blind }
+        Self {
+            sight,
+            links,
+            listeners,
+            members,
+            gateways,
+            visible,
+            narrowed,
+            all,
+            rates: None,
+            blind,
+        }
     }
 
     pub(crate) fn links_in(
@@ -130,6 +179,11 @@ impl<'a> View<'a> {
         netns: &Netns,
     ) -> impl Iterator<Item = (&'a LinkId, &'a LinkFacts)> {
         self.links.get(netns).map(Vec::as_slice).unwrap_or_default().iter().copied()
+    }
+
+    /// Whether a namespace is wanted.
+    pub(crate) fn is_visible(&self, netns: &Netns) -> bool {
+        self.visible.contains(netns)
     }
 
     /// Whether a namespace is to be shown: wanted, and somebody's or with more in it than `lo`.
@@ -160,7 +214,7 @@ impl<'a> View<'a> {
         id: &'a LinkId,
         facts: &'a LinkFacts,
         told: &mut BTreeSet<&'a LinkId>,
-    ) -> Option<Branch> {
+    ) -> Option<Row> {
         told.insert(id);
         let members = self.members.get(id).map(Vec::as_slice).unwrap_or_default();
         let mut children = Vec::new();
@@ -175,12 +229,13 @@ impl<'a> View<'a> {
             cell(format!("bridge {}", id.name), Tone::Name),
             cell(list(&facts.addrs), Tone::Plain),
             state_cell(facts),
-            cell(self.alias(id), Tone::Faint),
         ];
+        cells.extend(self.rate_cell(id, false));
+        cells.push(cell(self.alias(id), Tone::Faint));
         if members.is_empty() {
             cells.push(cell("no members", Tone::Faint));
         }
-        Some(Branch { cells, children })
+        Some(Row { about: Subject::Link(id.clone()), cells, children })
     }
 
     /// One end of a link on the host, and where it leads.
@@ -189,16 +244,18 @@ impl<'a> View<'a> {
         id: &'a LinkId,
         facts: &'a LinkFacts,
         told: &mut BTreeSet<&'a LinkId>,
-    ) -> Option<Branch> {
+    ) -> Option<Row> {
         let Some(far) = &facts.leads_to else {
             let orphan = facts.kind == "veth";
             let (what, tone) = match orphan {
                 true => self.unpaired(),
                 false => (facts.kind.as_str(), Tone::Faint),
             };
-            return (!self.narrowed).then(|| Branch {
-                cells: vec![cell(&id.name, Tone::Plain), cell(what, tone), state_cell(facts)],
-                children: Vec::new(),
+            return (!self.narrowed).then(|| {
+                let mut cells =
+                    vec![cell(&id.name, Tone::Plain), cell(what, tone), state_cell(facts)];
+                cells.extend(self.rate_cell(id, false));
+                Row::of_link(id, cells)
             });
         };
         if let Some((far, _)) = self.sight.links.get_key_value(far) {
@@ -215,16 +272,17 @@ impl<'a> View<'a> {
             cell(there.map(|there| list(&there.addrs)).unwrap_or_default(), Tone::Plain),
             self.gateway_cell(std::iter::once(far)).unwrap_or_default(),
             there.map_or_else(|| state_cell(facts), state_cell),
-            cell(self.made_by(&far.netns), Tone::Faint),
         ];
+        cells.extend(self.rate_cell(id, facts.kind == "veth"));
+        cells.push(cell(self.made_by(&far.netns), Tone::Faint));
         if facts.kind == "veth" && !facts.proven {
             cells.push(cell("not confirmed from the other end", Tone::Bad));
         }
-        Some(Branch { cells, children: Vec::new() })
+        Some(Row::of_link(id, cells))
     }
 
     /// What is on the host and on no bridge.
-    fn unbridged(&self, told: &mut BTreeSet<&'a LinkId>) -> Vec<Branch> {
+    fn unbridged(&self, told: &mut BTreeSet<&'a LinkId>) -> Vec<Row> {
         let mut rows = Vec::new();
         for (id, facts) in self.links_in(&Netns::Host) {
             if !told.insert(id) || is_loopback(id) {
@@ -239,7 +297,7 @@ impl<'a> View<'a> {
         rows
     }
 
-    fn other_link(&self, id: &LinkId, facts: &LinkFacts) -> Branch {
+    fn other_link(&self, id: &LinkId, facts: &LinkFacts) -> Row {
         let kind = if facts.kind.is_empty() { "device" } else { &facts.kind };
         let mut words = facts.details.join(", ");
         if let Some(on) = &facts.leads_to {
@@ -247,17 +305,18 @@ impl<'a> View<'a> {
             let joint = if words.is_empty() { "" } else { ", " };
             words = format!("{words}{joint}on {} {place}", on.name).trim_end().to_owned();
         }
-        let cells = vec![
+        let mut cells = vec![
             cell(format!("{kind} {}", id.name), Tone::Plain),
             cell(list(&facts.addrs), Tone::Plain),
             state_cell(facts),
-            cell(words, Tone::Faint),
         ];
-        Branch { cells, children: Vec::new() }
+        cells.extend(self.rate_cell(id, false));
+        cells.push(cell(words, Tone::Faint));
+        Row::of_link(id, cells)
     }
 
     /// The ports that lead into containers, with who listens there.
-    fn published(&self) -> Vec<Branch> {
+    fn published(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for netns in &self.visible {
             let Some(space) = self.sight.spaces.get(*netns) else { continue };
@@ -270,7 +329,7 @@ impl<'a> View<'a> {
         rows
     }
 
-    fn published_row(&self, netns: &Netns, to: &Workload, port: &PublishedPort) -> Branch {
+    fn published_row(&self, netns: &Netns, to: &Workload, port: &PublishedPort) -> Row {
         let at = self.listeners.get(netns).map(Vec::as_slice).unwrap_or_default();
         let listens =
             at.iter().find(|l| l.proto == port.proto && l.at.port() == port.container_port);
@@ -288,11 +347,12 @@ impl<'a> View<'a> {
             cell(format!("→ {}:{}", shown(&to.name), port.container_port), Tone::Name),
             listener,
         ];
-        Branch { cells, children: Vec::new() }
+        let about = Subject::Port((*netns).clone(), to.id.clone(), port.clone());
+        Row { about, cells, children: Vec::new() }
     }
 
     /// Namespaces that no cable from the host leads to, and what else is in those it does lead to.
-    fn elsewhere(&self, apart: &[&'a Netns], told: &BTreeSet<&'a LinkId>) -> Option<Branch> {
+    fn elsewhere(&self, apart: &[&'a Netns], told: &BTreeSet<&'a LinkId>) -> Option<Row> {
         let mut children = Vec::new();
         for &netns in apart {
             let space = &self.sight.spaces[netns];
@@ -302,7 +362,7 @@ impl<'a> View<'a> {
                 "veth" => self.far_cable(id, facts),
                 _ => self.other_link(id, facts),
             });
-            let children_of: Vec<Branch> = rows.collect();
+            let children_of: Vec<Row> = rows.collect();
             let mut cells = vec![
                 cell(self.label(netns), Tone::Name),
                 cell(format!("net:[{}]", space.inode), Tone::Faint),
@@ -314,10 +374,11 @@ impl<'a> View<'a> {
             } else if children_of.is_empty() {
                 cells.push(cell("lo only", Tone::Faint));
             }
-            children.push(Branch { cells, children: children_of });
+            let about = Subject::Space(netns.clone());
+            children.push(Row { about, cells, children: children_of });
         }
         let cells = vec![cell("other namespaces", Tone::Plain)];
-        (!children.is_empty()).then_some(Branch { cells, children })
+        (!children.is_empty()).then_some(Row { about: Subject::Elsewhere, cells, children })
     }
 
     /// What is said of an end of a cable whose other end was not found: an orphan only where
@@ -329,19 +390,30 @@ impl<'a> View<'a> {
         }
     }
 
-    fn far_cable(&self, id: &LinkId, facts: &LinkFacts) -> Branch {
+    fn far_cable(&self, id: &LinkId, facts: &LinkFacts) -> Row {
         let far = match &facts.leads_to {
             Some(far) => format!("⇄ {} {}", far.name, self.label(&far.netns)),
             None => self.unpaired().0.to_owned(),
         };
         let tone = if facts.leads_to.is_some() { Tone::Plain } else { self.unpaired().1 };
-        let cells = vec![
+        let mut cells = vec![
             cell(&id.name, Tone::Plain),
             cell(far, tone),
             cell(list(&facts.addrs), Tone::Plain),
             state_cell(facts),
         ];
-        Branch { cells, children: Vec::new() }
+        cells.extend(self.rate_cell(id, false));
+        Row::of_link(id, cells)
+    }
+
+    /// What goes over a link; empty before that is known, and none where it is not measured. Of a
+    /// cable's end on the host what goes out is what comes in where the cable leads.
+    fn rate_cell(&self, id: &LinkId, turned: bool) -> Option<Cell> {
+        let rate = self.rates?.get(id);
+        let rate = rate.map(|rate| if turned { rate.turned() } else { *rate });
+        Some(rate.map_or_else(Cell::default, |rate| {
+            cell(rate, if rate.is_idle() { Tone::Faint } else { Tone::Plain })
+        }))
     }
 
     /// The namespaces that have something to show which hangs on nothing of the host.
@@ -398,6 +470,12 @@ impl<'a> View<'a> {
 
     fn alias(&self, id: &LinkId) -> String {
         self.sight.topology.links.get(id).map(|link| shown(&link.alias)).unwrap_or_default()
+    }
+}
+
+impl Row {
+    fn of_link(id: &LinkId, cells: Vec<Cell>) -> Self {
+        Self { about: Subject::Link(id.clone()), cells, children: Vec::new() }
     }
 }
 

@@ -75,7 +75,7 @@ fn is_in(sight: &Sight, netns: &Netns, handle: &str) -> bool {
     sight.spaces.get(netns).is_some_and(|space| sight.is_called(netns, space, handle))
 }
 
-fn cable<'a>(sight: &'a Sight, id: &'a LinkId) -> Cable<'a> {
+pub(crate) fn cable<'a>(sight: &'a Sight, id: &'a LinkId) -> Cable<'a> {
     let far = sight.links.get(id).and_then(|facts| facts.leads_to.as_ref());
     let far = far.and_then(|far| sight.links.get_key_value(far)).map(|(far, _)| far);
     match far {
@@ -150,7 +150,7 @@ fn proof(sight: &Sight, near: &LinkId, far: &LinkId) -> Branch {
     row([cell("  ⇅", Tone::Faint), cell(text, tone)])
 }
 
-fn owner(workload: &Workload) -> Branch {
+pub(crate) fn owner(workload: &Workload) -> Branch {
     let mut words = vec![shown(&workload.name)];
     if workload.id != workload.name {
         words.push(format!("id {:.12}", workload.id));
@@ -164,7 +164,7 @@ fn owner(workload: &Workload) -> Branch {
     row([cell("container", Tone::Faint), cell(words.join("  "), Tone::Plain)])
 }
 
-fn traffic(counters: &Counters) -> Branch {
+pub(crate) fn traffic(counters: &Counters) -> Branch {
     let text = format!(
         "in {} packets {} bytes, out {} packets {} bytes, dropped {}",
         counters.rx_packets,

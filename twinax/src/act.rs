@@ -8,6 +8,9 @@ mod record;
 mod session;
 mod map;
 mod shown;
+mod screen;
+mod watch;
+mod top;
 
 use std::{ffi::OsString, io::Write, path::Path, process::ExitCode};
 
@@ -67,7 +70,9 @@ fn dispatch(command: Command) -> Done {
         Command::Plan { file, json } => lab::plan(&file, json),
         Command::Check { json } => network::check(json),
         Command::Repair { json } => network::repair(json),
+        Command::Map(asked) if asked.watch => watch::watch(&asked),
         Command::Map(asked) => map::map(&asked),
+        Command::Top(wanted) => top::top(wanted),
         Command::Peer { handle, json } => map::peer(&handle, json),
     }
 }

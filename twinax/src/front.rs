@@ -9,5 +9,8 @@ pub mod lab;
 pub mod print;
 pub mod json;
 pub mod tree;
+pub mod words;
+pub mod keys;
+pub mod top;
 pub mod progress;
 pub mod report;

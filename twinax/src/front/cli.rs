@@ -7,7 +7,7 @@ mod grammar;
 
 use std::{ffi::OsString, mem::ManuallyDrop, path::PathBuf};
 
-use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, ValueEnum, error::ErrorKind};
 use twinax_core::{
     map::Wanted,
     name::{ContainerName, HostName, NetworkName},
@@ -16,7 +16,7 @@ use twinax_core::{
 
 use self::grammar::{
     ConnectArgs, CreateArgs, DriverOpt, ExecArgs, Grammar, LogsArgs, MapArgs, NetworkVerb, RunArgs,
-    Verb,
+    Verb, WantedArgs,
 };
 use super::spelling::{self, Addressing, Part};
 
@@ -94,6 +94,7 @@ pub enum Command {
         json: bool,
     },
     Map(Map),
+    Top(Wanted),
     Peer {
         handle: String,
         json: bool,
@@ -116,6 +117,8 @@ pub enum Command {
 pub struct Map {
     pub wanted: Wanted,
     pub output: Output,
+    /// Go on and show what changes.
+    pub watch: bool,
 }
 
 /// What a map is printed as.
@@ -220,7 +223,8 @@ where
         Verb::Plan { file, json } => Command::Plan { file, json },
         Verb::Check { json } => Command::Check { json },
         Verb::Repair { json } => Command::Repair { json },
-        Verb::Map(args) => Command::Map(map(args.0)),
+        Verb::Map(args) => Command::Map(map(args.0)?),
+        Verb::Top(args) => Command::Top(wanted(args.0.wanted)),
         Verb::Peer { handle, json } => Command::Peer { handle, json },
         Verb::Completions { shell } => Command::Completions { shell },
         Verb::Man { directory } => Command::Man { directory },
@@ -228,10 +232,20 @@ where
     })
 }
 
-fn map(args: MapArgs) -> Map {
-    let MapArgs { all, only, network, runtime, output, json } = args;
+fn map(args: MapArgs) -> Result<Map, clap::Error> {
+    let MapArgs { wanted: of, output, json, watch } = args;
     let output = if json { Output::Json } else { output };
-    Map { wanted: Wanted { all, only, network, runtime }, output }
+    if watch && !matches!(output, Output::Text | Output::Json) {
+        let form = output.to_possible_value().expect("every form has a name");
+        let why = format!("--watch prints text or JSON as it goes, and no {}", form.get_name());
+        return Err(refuse(&["map"], ErrorKind::ArgumentConflict, why));
+    }
+    Ok(Map { wanted: wanted(of), output, watch })
+}
+
+fn wanted(args: WantedArgs) -> Wanted {
+    let WantedArgs { all, only, network, runtime } = args;
+    Wanted { all, only, network, runtime }
 }
 
 /// The grammar itself, for what is made from it.

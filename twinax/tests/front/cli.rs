@@ -1,7 +1,7 @@
 //! Command lines: what they mean, and what those that mean nothing are told.
 
 use expect_test::{ExpectFile, expect_file};
-use twinax::front::cli::{self, Command, Mode, Since};
+use twinax::front::cli::{self, Command, Mode, Output, Since};
 
 fn parse(line: &str) -> Result<Command, clap::Error> {
     cli::parse(std::iter::once("twinax").chain(line.split_whitespace()))
@@ -207,4 +207,23 @@ fn completions_and_manual_come_from_the_same_grammar() {
         create.contains("twinax\\-network\\-create") && create.contains("10.1.0.254"),
         "{create}"
     );
+}
+
+#[test]
+fn a_watch_prints_text_or_json_only() {
+    for (line, json) in [("map --watch", false), ("map -w --json -a", true), ("map -wo json", true)]
+    {
+        let Command::Map(map) = parse(line).unwrap() else { panic!("{line}") };
+        assert!(map.watch, "{line}");
+        assert_eq!(map.output == Output::Json, json, "{line}");
+    }
+    for form in ["svg", "html", "dot", "mermaid"] {
+        let error = parse(&format!("map --watch -o {form}")).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(&format!("no {form}")), "{error}");
+    }
+    let Command::Top(wanted) = parse("top --only web --only db --runtime docker").unwrap() else {
+        panic!("top")
+    };
+    assert_eq!((wanted.only.len(), wanted.runtime.is_some(), wanted.all), (2, true, false));
 }

@@ -3,5 +3,6 @@
 mod cli;
 mod lab;
 mod map;
+mod top;
 mod print;
 mod spelling;

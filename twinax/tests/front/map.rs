@@ -77,7 +77,7 @@ fn space(inode: u64, workloads: Vec<Workload>) -> Space {
 }
 
 /// Two containers whose ends bear the same number, a pod, and a namespace nobody is in.
-fn host() -> Sight {
+pub(crate) fn host() -> Sight {
     let mut sight = Sight::default();
     sight.spaces.insert(Netns::Host, space(4026531833, vec![]));
     sight.links.insert(link("host/lo"), facts(1, "", &["127.0.0.1/8"]));

@@ -184,6 +184,8 @@ pub(super) enum Verb {
     },
     /// Show every container network on the host, whoever made it
     Map(Late<MapArgs>),
+    /// Show the map in the terminal as it changes, with traffic; ? tells the keys
+    Top(Late<TopArgs>),
     /// Show both ends of a cable, and whose it is
     #[command(after_help = PEER_EXAMPLES)]
     Peer {
@@ -243,6 +245,29 @@ impl<T: Args> FromArgMatches for Late<T> {
 
 #[derive(Args)]
 pub(super) struct MapArgs {
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+    /// Print JSON (shape: docs/json.md)
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+    /// Go on and show what changes, with traffic: on a terminal the map itself, elsewhere a line for
+    /// each change
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Args)]
+pub(super) struct TopArgs {
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+}
+
+/// What is to be in a map.
+#[derive(Args)]
+pub(super) struct WantedArgs {
     /// Also namespaces with nothing in them, made by nobody that is known
     #[arg(short, long)]
     pub all: bool,
@@ -255,12 +280,6 @@ pub(super) struct MapArgs {
     /// Only containers of this runtime
     #[arg(long, value_parser = runtimes())]
     pub runtime: Option<Runtime>,
-    /// What to print
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
-    pub output: Output,
-    /// Print JSON (shape: docs/json.md)
-    #[arg(long, conflicts_with = "output")]
-    pub json: bool,
 }
 
 fn runtimes() -> impl TypedValueParser<Value = Runtime> {
