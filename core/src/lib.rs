@@ -25,3 +25,4 @@ pub mod sight;
 pub mod map;
 pub mod peer;
 pub mod draw;
+pub mod called;

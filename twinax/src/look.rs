@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::fs::MetadataExt,
     path::Path,
     thread,
@@ -30,8 +30,17 @@ pub struct Depth {
     pub neighbours: bool,
 }
 
+/// Descriptors of the namespaces that could be opened: each stays while it is held.
+pub type Opened = BTreeMap<Netns, OwnedFd>;
+
 /// Looks at everything that the calling process may see.
 pub fn look(depth: Depth) -> Sight {
+    look_and_hold(depth).0
+}
+
+/// As [`look`], and keeps the namespaces open, for whoever is going to enter one: what was seen
+/// there and what is entered is then the same, whatever has become of its process.
+pub fn look_and_hold(depth: Depth) -> (Sight, Opened) {
     let (processes, unseen) = spaces::processes();
     let (found, (workloads, unknown)) = thread::scope(|scope| {
         let workloads = scope.spawn(|| runtimes::workloads(&processes, Path::new("/")));
@@ -54,7 +63,8 @@ pub fn look(depth: Depth) -> Sight {
         ..wires::Wanted::default()
     };
     wires::read(&opened, &wanted, &mut sight);
-    sight
+    let held = found.spaces.into_values().filter_map(|seen| Some((seen.netns, seen.fd?)));
+    (sight, held.collect())
 }
 
 /// Puts each container into the namespace that it lives in.

@@ -166,7 +166,8 @@ pub enum Mode {
 /// `twinax exec`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
-    pub name: ContainerName,
+    /// A container of Twinax's, or whatever `map` shows.
+    pub name: String,
     pub command: Vec<String>,
     pub detach: bool,
     pub env: Vec<(String, String)>,

@@ -57,6 +57,16 @@ Examples:
 A port's PROTOCOL is tcp, unless udp or sctp is given; a host port that is left out is chosen. \
 Not detached, the exit code is the command's own, 128+n where signal n ended it.";
 
+const EXEC_EXAMPLES: &str = "\
+Examples:
+  twinax exec web -- sh
+  twinax exec 4b46ab12 -- ip address       a container of Docker's, with the host's programs
+  twinax exec shop/cart-0 -- ss -lnt       a pod
+  twinax exec pid:1234 -- ping 10.1.0.2
+
+A container that Twinax runs is entered whole. Of any other only the network is: files, \
+/etc/resolv.conf among them, and processes stay the host's.";
+
 const PEER_EXAMPLES: &str = "\
 Examples:
   twinax peer veth926be0c
@@ -90,7 +100,8 @@ pub(super) enum Verb {
     /// Run a command in a new container
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<Late<RunArgs>>),
-    /// Run another command in a container
+    /// Run another command in a container, of any runtime
+    #[command(after_help = EXEC_EXAMPLES)]
     Exec(Late<ExecArgs>),
     /// List containers
     Ps {
@@ -504,9 +515,10 @@ pub(super) struct ExecArgs {
     /// The directory to start in
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// The container
-    #[arg(value_name = "CONTAINER")]
-    pub name: ContainerName,
+    /// The container: by its name, or of any runtime by what `map` shows of it (name, id, pod,
+    /// address, pid:N, netns:PATH), where only the network is the container's
+    #[arg(value_name = "CONTAINER", value_parser = spelling::any_container)]
+    pub name: String,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
