@@ -26,3 +26,7 @@ pub mod map;
 pub mod peer;
 pub mod draw;
 pub mod called;
+pub mod pcapng;
+pub mod filter;
+pub mod packet;
+pub mod capture;

@@ -1,11 +1,13 @@
 //! Does what a parsed command asks: requests to the engine, processes, and what is printed.
 
 mod container;
+mod capture;
 mod failed;
 mod lab;
 mod network;
 mod record;
 mod session;
+mod target_file;
 mod map;
 mod shown;
 
@@ -69,6 +71,7 @@ fn dispatch(command: Command) -> Done {
         Command::Repair { json } => network::repair(json),
         Command::Map(asked) => map::map(&asked),
         Command::Peer { handle, json } => map::peer(&handle, json),
+        Command::Capture(asked) => capture::capture(&asked),
     }
 }
 

@@ -21,6 +21,7 @@ pub mod conntrack;
 pub mod listeners;
 pub mod nft;
 pub mod wires;
+pub mod packets;
 
 #[cfg(test)]
 mod golden;

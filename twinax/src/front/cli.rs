@@ -9,14 +9,15 @@ use std::{ffi::OsString, mem::ManuallyDrop, path::PathBuf};
 
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use twinax_core::{
+    filter::{self, Filter},
     map::Wanted,
     name::{ContainerName, HostName, NetworkName},
     state::{AttachSpec, NetworkSpec, PublishSpec},
 };
 
 use self::grammar::{
-    ConnectArgs, CreateArgs, DriverOpt, ExecArgs, Grammar, LogsArgs, MapArgs, NetworkVerb, RunArgs,
-    Verb,
+    CaptureArgs, ConnectArgs, CreateArgs, DriverOpt, ExecArgs, Grammar, LogsArgs, MapArgs,
+    NetworkVerb, RunArgs, Verb,
 };
 use super::spelling::{self, Addressing, Part};
 
@@ -98,6 +99,7 @@ pub enum Command {
         handle: String,
         json: bool,
     },
+    Capture(Box<Capture>),
     Completions {
         shell: clap_complete::Shell,
     },
@@ -132,6 +134,23 @@ pub enum Output {
     Dot,
     /// For Markdown
     Mermaid,
+}
+
+/// `twinax capture`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    pub handle: String,
+    /// Without one, packets are told a line each.
+    pub write: Option<PathBuf>,
+    pub both: bool,
+    /// After how many packets, and seconds, it ends by itself.
+    pub count: Option<u64>,
+    pub seconds: Option<u64>,
+    /// Bytes of each packet that are kept.
+    pub keep: u32,
+    pub filter: Option<Filter>,
+    /// The filter as it was written.
+    pub words: String,
 }
 
 /// `twinax run`.
@@ -223,6 +242,7 @@ where
         Verb::Repair { json } => Command::Repair { json },
         Verb::Map(args) => Command::Map(map(args.0)),
         Verb::Peer { handle, json } => Command::Peer { handle, json },
+        Verb::Capture(args) => Command::Capture(Box::new(capture(args.0)?)),
         Verb::Completions { shell } => Command::Completions { shell },
         Verb::Man { directory } => Command::Man { directory },
         Verb::Demo { args } => Command::Demo { args },
@@ -233,6 +253,23 @@ fn map(args: MapArgs) -> Map {
     let MapArgs { all, only, network, runtime, output, json } = args;
     let output = if json { Output::Json } else { output };
     Map { wanted: Wanted { all, only, network, runtime }, output }
+}
+
+fn capture(args: CaptureArgs) -> Result<Capture, clap::Error> {
+    let words = args.filter.join(" ");
+    let filter = filter::parse(&words).map_err(|why| {
+        refuse(&["capture"], ErrorKind::ValueValidation, format!("the filter: {why}"))
+    })?;
+    Ok(Capture {
+        handle: args.handle,
+        write: args.write,
+        both: args.both,
+        count: args.count,
+        seconds: args.seconds,
+        keep: args.snap_length,
+        filter,
+        words,
+    })
 }
 
 /// The grammar itself, for what is made from it.

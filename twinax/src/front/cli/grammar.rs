@@ -57,6 +57,17 @@ Examples:
 A port's PROTOCOL is tcp, unless udp or sctp is given; a host port that is left out is chosen. \
 Not detached, the exit code is the command's own, 128+n where signal n ended it.";
 
+const CAPTURE_EXAMPLES: &str = "\
+Examples:
+  twinax capture web
+  twinax capture web -w web.pcapng tcp port 80
+  twinax capture web -w - | wireshark -k -i -
+  twinax capture veth926be0c --both --for 10 host 172.17.0.2 and not arp
+  twinax capture docker0 -c 100 'udp and (dst port 53 or src port 53)'
+
+Ctrl-C ends it; how many packets there were, and how many the kernel had no room for, is told on \
+standard error. docs/show.md has the filter's grammar.";
+
 const EXEC_EXAMPLES: &str = "\
 Examples:
   twinax exec web -- sh
@@ -205,6 +216,9 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Capture the packets of an interface, a container, a cable or a bridge
+    #[command(after_help = CAPTURE_EXAMPLES)]
+    Capture(Late<CaptureArgs>),
     /// Print the script that completes twinax in a shell
     Completions {
         /// The shell
@@ -281,6 +295,35 @@ fn runtimes() -> impl TypedValueParser<Value = Runtime> {
         runtime.expect("it is one of the possible values")
     })
 }
+
+#[derive(Args)]
+pub(super) struct CaptureArgs {
+    /// Write pcapng to this file, or to standard output (-), instead of a line a packet
+    #[arg(short, long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Capture at the other end of each cable too
+    #[arg(long)]
+    pub both: bool,
+    /// End after so many packets
+    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+    /// Keep only so many bytes of each packet
+    #[arg(short, long, value_name = "BYTES", default_value_t = SNAP_MOST)]
+    #[arg(value_parser = clap::value_parser!(u32).range(14..=i64::from(SNAP_MOST)))]
+    pub snap_length: u32,
+    /// Whose packets: whatever `peer` takes, CONTAINER/INTERFACE, or a bridge, for all its members
+    #[arg(value_name = "HANDLE")]
+    pub handle: String,
+    /// Which packets: host, net, port, src, dst, tcp, udp, icmp, icmp6, arp, ip, ip6, and, or, not, ( )
+    #[arg(value_name = "FILTER")]
+    pub filter: Vec<String>,
+}
+
+/// Bytes of the longest packet that is kept whole.
+const SNAP_MOST: u32 = 131_000;
 
 #[derive(Args)]
 pub(super) struct NetworkArgs {
