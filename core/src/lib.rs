@@ -30,3 +30,5 @@ pub mod pcapng;
 pub mod filter;
 pub mod packet;
 pub mod capture;
+pub mod snapshot;
+pub mod changes;

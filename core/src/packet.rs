@@ -17,6 +17,7 @@ const LABELS_MAX: usize = 32;
 pub fn summary(link: LinkType, bytes: &[u8], length: u32) -> String {
     let mut told = String::new();
     if tell(link, bytes, &mut told).is_none() {
+        told.truncate(told.trim_end().len());
         let join = if told.is_empty() { "" } else { " " };
         // Writing to a string does not fail.
         let _ = write!(told, "{join}(cut short)");

@@ -48,13 +48,16 @@ fn blocks_are_as_the_draft_has_them() {
         snap_length: 256,
         filter: "tcp".to_owned(),
     };
-    check(&interface(&described), expect![[r#"
+    check(
+        &interface(&described),
+        expect![[r#"
         01000000 4c000000 01000000 00010000
         02000900 636f6e31 2f657468 30000000
         03000400 636f6e31 01000500 7069643a
         37000000 09000100 09000000 0b000400
         00746370 00000000 4c000000
-    "#]]);
+    "#]],
+    );
     let one = Packet {
         interface: 1,
         time_ns: 0x0123_4567_89ab_cdef,
@@ -62,12 +65,15 @@ fn blocks_are_as_the_draft_has_them() {
         length: 60,
         bytes: &[1, 2, 3, 4, 5],
     };
-    check(&packet(&one), expect![[r#"
+    check(
+        &packet(&one),
+        expect![[r#"
         06000000 34000000 01000000 67452301
         efcdab89 05000000 3c000000 01020304
         05000000 02000400 02000000 00000000
         34000000
-    "#]]);
+    "#]],
+    );
     let counted = Statistics {
         start_ns: 1 << 32,
         end_ns: 2 << 32 | 5,
@@ -76,7 +82,9 @@ fn blocks_are_as_the_draft_has_them() {
         written: 5,
         all: true,
     };
-    check(&statistics(1, &counted), expect![[r#"
+    check(
+        &statistics(1, &counted),
+        expect![[r#"
         05000000 64000000 01000000 02000000
         05000000 02000800 01000000 00000000
         03000800 02000000 05000000 04000800
@@ -84,7 +92,8 @@ fn blocks_are_as_the_draft_has_them() {
         00000000 07000800 02000000 00000000
         08000800 05000000 00000000 00000000
         64000000
-    "#]]);
+    "#]],
+    );
     let filtered = statistics(1, &Statistics { all: false, ..counted });
     assert_eq!(filtered.len(), statistics(1, &counted).len() - 12);
 }
@@ -202,9 +211,10 @@ fn packets_are_told_in_a_line() {
         vlan 5 10.1.0.2:12345 > 10.1.0.3:80 TCP FIN ACK, 58 bytes
         ethertype 0x88cc 02:00:00:00:00:02 > 02:00:00:00:00:01, 23 bytes
         LLC 02:00:00:00:00:02 > 02:00:00:00:00:01, 23 bytes
-        10.1.0.2:12345 > 10.1.0.3:80  (cut short), 40 bytes
+        10.1.0.2:12345 > 10.1.0.3:80 (cut short), 40 bytes
         (cut short), 3 bytes
-    "#]].assert_eq(&lines.concat());
+    "#]]
+    .assert_eq(&lines.concat());
     let raw = v4(6, 0, &tcp(0x02, 0)).split_off(14);
     assert_eq!(
         summary(LinkType::RawIp, &raw, 40),

@@ -8,6 +8,7 @@ mod network;
 mod record;
 mod session;
 mod target_file;
+mod snapshot;
 mod map;
 mod shown;
 
@@ -72,6 +73,8 @@ fn dispatch(command: Command) -> Done {
         Command::Map(asked) => map::map(&asked),
         Command::Peer { handle, json } => map::peer(&handle, json),
         Command::Capture(asked) => capture::capture(&asked),
+        Command::Snapshot { file } => snapshot::snapshot(&file),
+        Command::Diff { old, new, json } => snapshot::diff(&old, new.as_deref(), json),
     }
 }
 

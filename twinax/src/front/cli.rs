@@ -100,6 +100,15 @@ pub enum Command {
         json: bool,
     },
     Capture(Box<Capture>),
+    Snapshot {
+        file: PathBuf,
+    },
+    /// Without `new`, what is now.
+    Diff {
+        old: PathBuf,
+        new: Option<PathBuf>,
+        json: bool,
+    },
     Completions {
         shell: clap_complete::Shell,
     },
@@ -243,6 +252,8 @@ where
         Verb::Map(args) => Command::Map(map(args.0)),
         Verb::Peer { handle, json } => Command::Peer { handle, json },
         Verb::Capture(args) => Command::Capture(Box::new(capture(args.0)?)),
+        Verb::Snapshot { file } => Command::Snapshot { file },
+        Verb::Diff { old, new, json } => Command::Diff { old, new, json },
         Verb::Completions { shell } => Command::Completions { shell },
         Verb::Man { directory } => Command::Man { directory },
         Verb::Demo { args } => Command::Demo { args },

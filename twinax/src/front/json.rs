@@ -20,7 +20,7 @@ use twinax_core::{
     state::{self, State, Status, Way},
 };
 
-pub use self::seen::{Peers, Sight, peers, sight};
+pub use self::seen::{Diff, Peers, Sight, Snapshot, diff, peers, sight, snapshot};
 
 /// Raised when a field is removed or changes its meaning.
 pub const VERSION: u32 = 1;

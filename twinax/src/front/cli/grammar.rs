@@ -68,6 +68,16 @@ Examples:
 Ctrl-C ends it; how many packets there were, and how many the kernel had no room for, is told on \
 standard error. docs/show.md has the filter's grammar.";
 
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  twinax snapshot before.json
+  docker compose up -d
+  twinax diff before.json                  what that did
+  twinax snapshot - | ssh elsewhere 'cat > host.json'
+
+Counters are left out. The exit code is 0 where nothing changed, 1 where something did, 2 where a \
+file cannot be read.";
+
 const EXEC_EXAMPLES: &str = "\
 Examples:
   twinax exec web -- sh
@@ -219,6 +229,22 @@ pub(super) enum Verb {
     /// Capture the packets of an interface, a container, a cable or a bridge
     #[command(after_help = CAPTURE_EXAMPLES)]
     Capture(Late<CaptureArgs>),
+    /// Write down what `map` shows of the whole host, to compare it later
+    Snapshot {
+        /// Where to; standard output (-)
+        file: PathBuf,
+    },
+    /// Tell what changed since a snapshot, or between two; exits with 1 where something did
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff {
+        /// The snapshot to compare with; standard input (-)
+        old: PathBuf,
+        /// The later snapshot; without it, what is now
+        new: Option<PathBuf>,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the script that completes twinax in a shell
     Completions {
         /// The shell

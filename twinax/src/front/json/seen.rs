@@ -8,10 +8,12 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 use twinax_core::{
+    changes,
     model::{LinkId, Netns},
     name::{Mac, Proto},
     peer::Cable,
     sight::{self, LinkFacts},
+    snapshot::Taken,
 };
 
 /// `map --json`.
@@ -133,6 +135,53 @@ fn link<'a>(seen: &'a sight::Sight, id: &'a LinkId, facts: &'a LinkFacts) -> Lin
 
 fn end(id: &LinkId, proven: bool) -> End {
     End { namespace: id.netns.to_string(), interface: id.name.to_string(), proven }
+}
+
+/// A snapshot file: [`Sight`], and when it was.
+#[derive(Serialize)]
+pub struct Snapshot<'a> {
+    snapshot: Taken,
+    #[serde(flatten)]
+    sight: Sight<'a>,
+}
+
+/// Returns the whole host as a snapshot.
+pub fn snapshot(seen: &sight::Sight, taken: Taken) -> Snapshot<'_> {
+    Snapshot { snapshot: taken, sight: sight(seen) }
+}
+
+/// `diff --json`.
+#[derive(Serialize)]
+pub struct Diff<'a> {
+    old: &'a Taken,
+    new: &'a Taken,
+    same_boot: bool,
+    changes: Vec<Change<'a>>,
+}
+
+#[derive(Serialize)]
+struct Change<'a> {
+    kind: &'static str,
+    /// The label of the namespace it is in, if it is in one.
+    namespace: Option<&'a str>,
+    what: &'a str,
+    before: Option<&'a str>,
+    after: Option<&'a str>,
+    text: String,
+}
+
+/// Returns what changed between two snapshots.
+pub fn diff<'a>(old: &'a Taken, new: &'a Taken, changes: &'a [changes::Change]) -> Diff<'a> {
+    let change = |change: &'a changes::Change| Change {
+        kind: change.kind.as_str(),
+        namespace: (!change.place.is_empty()).then_some(change.place.as_str()),
+        what: &change.what,
+        before: change.before.as_deref(),
+        after: change.after.as_deref(),
+        text: change.to_string(),
+    };
+    let same_boot = old.boot == new.boot;
+    Diff { old, new, same_boot, changes: changes.iter().map(change).collect() }
 }
 
 /// `peer --json`.
