@@ -477,9 +477,11 @@ impl<'a> Comparison<'a> {
         if new.is_host() {
             return;
         }
-        let all = |space: &Namespace| space.holders.iter().cloned().collect::<BTreeSet<Holder>>();
+        // In words, which leave out which of many processes a mount was seen by.
+        let words = |holder: &Holder| shown(&holder.to_string());
+        let all = |space: &Namespace| space.holders.iter().map(words).collect::<BTreeSet<String>>();
         let both = (all(old), all(new));
-        self.sets(Kind::Holder, (&new.label(), ""), both, |holder| shown(&holder.to_string()));
+        self.sets(Kind::Holder, (&new.label(), ""), both, String::clone);
     }
 }
 

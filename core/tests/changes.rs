@@ -108,21 +108,26 @@ fn nothing_changed() {
 
 #[test]
 fn a_container_comes_with_its_cable() {
-    check(|new| add(new, 3), expect![[r#"
+    check(
+        |new| add(new, 3),
+        expect![[r#"
         + container con3: docker, nginx, id id3
         + cable veth3 ⇄ con3/eth0: on docker0, 172.17.0.3/16
-    "#]]);
+    "#]],
+    );
     let mut published = host();
     let port = PublishedPort { proto: Proto::Tcp, host: None, host_port: 8080, container_port: 80 };
     published.namespaces[1].containers[0].published.push(port);
     expect![[r#"
         + published port of con1: *:8080/tcp → 80
-    "#]].assert_eq(&told(&host(), &published));
+    "#]]
+    .assert_eq(&told(&host(), &published));
     published.namespaces[1].containers[0].id = "other".to_owned();
     expect![[r#"
         + container con1: docker, nginx, id other, published *:8080/tcp → 80
         - container con1: docker, nginx, id id1
-    "#]].assert_eq(&told(&host(), &published));
+    "#]]
+    .assert_eq(&told(&host(), &published));
 }
 
 #[test]
@@ -147,43 +152,67 @@ fn a_cable_is_told_once() {
         });
         space.containers[0].networks.push("back".to_owned());
     };
-    check(connect, expect![[r#"
+    check(
+        connect,
+        expect![[r#"
         + cable veth20 ⇄ con1/eth1: on br1, 10.2.0.2/24
         + network of con1: back
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_property_of_a_link_is_told_alone() {
-    check(|new| new.namespaces[0].links[1].mtu = Some(1400), expect![[r#"
+    check(
+        |new| new.namespaces[0].links[1].mtu = Some(1400),
+        expect![[r#"
         ~ mtu of docker0 on the host: 1500 → 1400
-    "#]]);
-    check(|new| new.namespaces[0].links[1].state = "down".to_owned(), expect![[r#"
+    "#]],
+    );
+    check(
+        |new| new.namespaces[0].links[1].state = "down".to_owned(),
+        expect![[r#"
         ~ state of docker0 on the host: up → down
-    "#]]);
-    check(|new| new.namespaces[0].links[0].mac = None, expect![[r#"
+    "#]],
+    );
+    check(
+        |new| new.namespaces[0].links[0].mac = None,
+        expect![[r#"
         - mac of eth0 on the host: 02:00:00:00:00:01
-    "#]]);
-    check(|new| new.namespaces[0].links[0].alias = "up\x1b[2J".to_owned(), expect![[r#"
+    "#]],
+    );
+    check(
+        |new| new.namespaces[0].links[0].alias = "up\x1b[2J".to_owned(),
+        expect![[r#"
         + alias of eth0 on the host: up\u{1b}[2J
-    "#]]);
-    check(|new| new.namespaces[0].links[2].master = None, expect![[r#"
+    "#]],
+    );
+    check(
+        |new| new.namespaces[0].links[2].master = None,
+        expect![[r#"
         - bridge or other master of veth1 on the host: docker0
-    "#]]);
+    "#]],
+    );
     check(
         |new| new.namespaces[1].links[0].addresses.push("10.9.0.1/24".parse().expect("one")),
         expect![[r#"
             + address of eth0 in con1: 10.9.0.1/24
         "#]],
     );
-    check(|new| new.namespaces[0].links.push(link(30, "vx0", "vxlan")), expect![[r#"
+    check(
+        |new| new.namespaces[0].links.push(link(30, "vx0", "vxlan")),
+        expect![[r#"
         + link vx0 on the host: vxlan
-    "#]]);
+    "#]],
+    );
     // The same name with another number is another link.
-    check(|new| new.namespaces[0].links[0].index = 40, expect![[r#"
+    check(
+        |new| new.namespaces[0].links[0].index = 40,
+        expect![[r#"
         + link eth0 on the host
         - link eth0 on the host
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -201,13 +230,19 @@ fn a_rename_is_told_as_one() {
         let outer = new.namespaces[0].links[2].leads_to.as_mut().expect("a cable");
         outer.interface = "lan0".to_owned();
     };
-    check(rename, expect![[r#"
+    check(
+        rename,
+        expect![[r#"
         ~ name of lan0 in con1: eth0 → lan0
         ~ name of br0 on the host: docker0 → br0
-    "#]]);
-    check(|new| new.namespaces[1].containers[0].name = "web".to_owned(), expect![[r#"
+    "#]],
+    );
+    check(
+        |new| new.namespaces[1].containers[0].name = "web".to_owned(),
+        expect![[r#"
         ~ name of container web: con1 → web
-    "#]]);
+    "#]],
+    );
     // A handle is only a way to the namespace.
     let old = host();
     let mut new = host();
@@ -220,12 +255,18 @@ fn a_rename_is_told_as_one() {
 #[test]
 fn routes_and_listeners_and_holders_are_told() {
     let via = |via: &str| Some(via.parse().expect("an address"));
-    check(|new| new.namespaces[1].routes[0].via = via("172.17.0.253"), expect![[r#"
+    check(
+        |new| new.namespaces[1].routes[0].via = via("172.17.0.253"),
+        expect![[r#"
         ~ gateway of con1: 172.17.0.254 by eth0 → 172.17.0.253 by eth0
-    "#]]);
-    check(|new| drop(new.namespaces[1].routes.remove(0)), expect![[r#"
+    "#]],
+    );
+    check(
+        |new| drop(new.namespaces[1].routes.remove(0)),
+        expect![[r#"
         - gateway of con1: 172.17.0.254 by eth0
-    "#]]);
+    "#]],
+    );
     let route = |new: &mut Snapshot| {
         new.namespaces[1].routes.push(Route {
             to: "10.7.0.0/24".parse().expect("a network"),
@@ -233,9 +274,12 @@ fn routes_and_listeners_and_holders_are_told() {
             interface: "eth0".to_owned(),
         });
     };
-    check(route, expect![[r#"
+    check(
+        route,
+        expect![[r#"
         + route of con1: 10.7.0.0/24 via 172.17.0.9 by eth0
-    "#]]);
+    "#]],
+    );
     let listener = |new: &mut Snapshot| {
         new.namespaces[1].listeners.push(Listener {
             protocol: Proto::Tcp,
@@ -243,21 +287,30 @@ fn routes_and_listeners_and_holders_are_told() {
             processes: vec![Opener { pid: 7, comm: "nginx".to_owned() }],
         });
     };
-    check(listener, expect![[r#"
+    check(
+        listener,
+        expect![[r#"
         + listener of con1: 0.0.0.0:80/tcp nginx
-    "#]]);
+    "#]],
+    );
     let holder = Holder::Mount { path: "/run/netns/x".to_owned(), seen_by: 1 };
-    check(|new| new.namespaces[1].holders.push(holder.clone()), expect![[r#"
+    check(
+        |new| new.namespaces[1].holders.push(holder.clone()),
+        expect![[r#"
         + holder of con1: mount /run/netns/x
-    "#]]);
+    "#]],
+    );
     let bare = |new: &mut Snapshot| {
         let holders = vec![holder.clone()];
         let handle = "netns:/run/netns/x".to_owned();
         new.namespaces.push(Namespace { handle, inode: 9, holders, ..Default::default() });
     };
-    check(bare, expect![[r#"
+    check(
+        bare,
+        expect![[r#"
         + namespace netns:/run/netns/x: held by mount /run/netns/x
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -270,17 +323,23 @@ fn another_boot_is_said_and_containers_are_known_again() {
         }
         new.namespaces[2].links[0].mtu = Some(9000);
     };
-    check(reboot, expect![[r#"
+    check(
+        reboot,
+        expect![[r#"
         ~ boot: one → two
         ~ mtu of eth0 in con2: 1500 → 9000
-    "#]]);
+    "#]],
+    );
     // In one boot, a container in another namespace has been started anew.
     let restart = |new: &mut Snapshot| {
         new.namespaces[1].cookie = Some(555);
         new.namespaces[1].containers[0].pid = Some(8);
     };
-    check(restart, expect![[r#"
+    check(
+        restart,
+        expect![[r#"
         ~ namespace con1: cookie 101 → cookie 555
         ~ first process of con1: 7 → 8
-    "#]]);
+    "#]],
+    );
 }

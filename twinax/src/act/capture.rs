@@ -43,6 +43,8 @@ use crate::{
 
 /// How long packets of several interfaces wait for each other.
 const ORDER: Duration = Duration::from_millis(3 * LATENCY_MS as u64);
+/// How often an interface that is down is looked at: that it goes away is not told then.
+const DOWN: Duration = Duration::from_millis(200);
 /// How long a ring takes, at the end, to give out what is in it.
 const LAST: Duration = Duration::from_millis(2 * LATENCY_MS as u64);
 
@@ -233,9 +235,13 @@ impl Running {
             if until.is_some_and(|until| now >= until) || signals.next().is_some() {
                 return Ok(());
             }
-            let left = until.map(|until| until - now);
-            let wait =
-                if self.waiting.is_empty() { left } else { Some(ORDER.min(left.unwrap_or(ORDER))) };
+            let is_down = |point: &Point| point.tapped.as_ref().is_some_and(|t| t.is_down);
+            let turns = [
+                until.map(|until| until - now),
+                (!self.waiting.is_empty()).then_some(ORDER),
+                self.points.iter().any(is_down).then_some(DOWN),
+            ];
+            let wait = turns.into_iter().flatten().min();
             if self.pause(signals, wait)? {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
@@ -334,16 +340,17 @@ impl Running {
 
     /// Closes what is over: its interface is gone, or the last of its processes.
     fn part(&mut self) -> io::Result<()> {
-        let over = |point: &Point| {
-            let has_ended = |fd: &OwnedFd| {
-                let mut fds = [PollFd::new(fd, PollFlags::IN)];
-                poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
-            };
-            let ended = !point.processes.is_empty() && point.processes.iter().all(has_ended);
-            ended || point.tapped.as_ref().is_some_and(Tapped::is_gone)
+        let has_ended = |fd: &OwnedFd| {
+            let mut fds = [PollFd::new(fd, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
         };
-        let over: Vec<bool> =
-            self.points.iter().map(|point| point.tapped.is_some() && over(point)).collect();
+        let over = |point: &mut Point| {
+            let was_empty = point.processes.is_empty();
+            point.processes.retain(|fd| !has_ended(fd));
+            let ended = !was_empty && point.processes.is_empty();
+            point.tapped.as_mut().is_some_and(|tapped| tapped.is_gone() || ended)
+        };
+        let over: Vec<bool> = self.points.iter_mut().map(over).collect();
         if over.contains(&true) {
             thread::sleep(LAST);
             self.read()?;

@@ -93,6 +93,8 @@ pub struct Tapped {
     accepted: u64,
     dropped: u64,
     next: usize,
+    /// Its interface went down. Should it go away after that, nothing more is told.
+    pub is_down: bool,
 }
 
 /// The kernel's memory that the packets are in.
@@ -134,7 +136,7 @@ pub fn tap(index: u32, wanted: &Wanted<'_>) -> Result<Tapped, Errno> {
     attach(&socket, &compile(wanted.filter, link_type, wanted.keep))?;
     let ring = ring(&socket, wanted.interfaces)?;
     bind(&socket, index, ETH_P_ALL)?;
-    Ok(Tapped { socket, ring, link_type, accepted: 0, dropped: 0, next: 0 })
+    Ok(Tapped { socket, ring, link_type, accepted: 0, dropped: 0, next: 0, is_down: false })
 }
 
 fn option<T>(
@@ -241,6 +243,7 @@ impl Tapped {
             // SAFETY: the block is ours until the status says otherwise, so that nobody writes to
             // what follows it.
             let block = unsafe { std::slice::from_raw_parts(start.add(12), BLOCK - 12) };
+            self.is_down = false;
             let done = packets(block, &mut each);
             status.store(0, Ordering::Release);
             self.next = (self.next + 1) % self.ring.blocks;
@@ -260,9 +263,10 @@ impl Tapped {
     }
 
     /// Takes note of what the socket has to complain of, and says whether its interface is gone.
-    pub fn is_gone(&self) -> bool {
+    pub fn is_gone(&mut self) -> bool {
         // Down or gone, which is told once.
-        let _ = told(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR);
+        let complaint = told(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR);
+        self.is_down |= complaint.is_ok_and(|[error, ..]| error != 0);
         !bound(&self.socket).is_ok_and(|(index, _)| index > 0)
     }
 

@@ -33,6 +33,8 @@ mod spaces;
 mod unanswered;
 mod wires;
 mod anybody;
+mod capture;
+mod snapshot;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -63,6 +65,8 @@ const ALL: &[&[Test]] = &[
     unanswered::TESTS,
     wires::TESTS,
     anybody::TESTS,
+    capture::TESTS,
+    snapshot::TESTS,
 ];
 
 fn main() -> ExitCode {
