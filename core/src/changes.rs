@@ -148,6 +148,9 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
 
 type Side<'a> = Vec<(usize, &'a Link)>;
 
+/// Whether a namespace of the old side is one of the new.
+type IsSame<'a> = &'a dyn Fn(&Namespace, &Namespace) -> bool;
+
 struct Comparison<'a> {
     old: &'a Snapshot,
     new: &'a Snapshot,
@@ -181,8 +184,7 @@ impl<'a> Comparison<'a> {
             let theirs: BTreeSet<_> = b.made().map(key).collect();
             !a.is_host() && !b.is_host() && a.made().any(|c| theirs.contains(&key(c)))
         };
-        let ways: [&dyn Fn(&Namespace, &Namespace) -> bool; 3] =
-            [&by_host, &by_cookie, &by_container];
+        let ways: [IsSame<'_>; 3] = [&by_host, &by_cookie, &by_container];
         for is_same in ways {
             for a in left.clone() {
                 let found = right

@@ -435,6 +435,9 @@ const KIND: u32 = 1;
 /// A place in the program that is not written yet.
 type Label = usize;
 
+/// What a packet is, and where its addresses are: the sender's, the receiver's.
+type Place = (u32, u32, u32);
+
 enum Step {
     Plain(u16, u32),
     /// Code, value, where to go if it holds, where if not.
@@ -582,7 +585,7 @@ impl Program {
     }
 
     fn net(&mut self, side: Side, net: &IpNet, (yes, no): (Label, Label)) {
-        let (want, mask, kinds): (Vec<u32>, Vec<u32>, &[(u32, u32, u32)]) = match net {
+        let (want, mask, kinds): (Vec<u32>, Vec<u32>, &[Place]) = match net {
             IpNet::V4(net) => (
                 vec![net.addr().to_bits()],
                 vec![net.netmask().to_bits()],

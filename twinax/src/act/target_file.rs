@@ -31,7 +31,7 @@ impl TargetFile {
         };
         let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty());
+        let dir = openat(CWD, parent.unwrap_or_else(|| Path::new(".")), flags, Mode::empty());
         let dir = dir.map_err(|errno| cannot(errno.into()))?;
         Ok(Self { dir, name: name.to_owned(), shown: path.to_owned() })
     }

@@ -3,5 +3,6 @@
 mod cli;
 mod lab;
 mod map;
+mod packets;
 mod print;
 mod spelling;

@@ -27,7 +27,7 @@ use super::{
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  refused, and nothing was changed; or `check` found differences
+  1  refused, and nothing was changed; or `check` or `diff` found differences
   2  the command line or the lab file cannot be read
   3  the kernel or the store failed, and the former state was restored
 
@@ -36,7 +36,8 @@ be run, 125 the container could not be started. A failed `up` or `down` keeps th
 before: each step is done whole or not at all.
 
 A container is named by its name, by a process in it (pid:1234) or by the file of its network \
-namespace (netns:/run/netns/x): connect, disconnect, exec and publish take all three.";
+namespace (netns:/run/netns/x): connect, disconnect, exec and publish take all three. exec, peer and capture also take what \
+`twinax map` shows of anybody's containers.";
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -81,12 +82,13 @@ file cannot be read.";
 const EXEC_EXAMPLES: &str = "\
 Examples:
   twinax exec web -- sh
-  twinax exec 4b46ab12 -- ip address       a container of Docker's, with the host's programs
+  twinax exec 4b46ab12 -- ip address       a container of Docker's, by its id
   twinax exec shop/cart-0 -- ss -lnt       a pod
   twinax exec pid:1234 -- ping 10.1.0.2
 
 A container that Twinax runs is entered whole. Of any other only the network is: files, \
-/etc/resolv.conf among them, and processes stay the host's.";
+/etc/resolv.conf among them, and processes stay the host's. Not detached, the exit code is the \
+command's own, 128+n where signal n ended it.";
 
 const PEER_EXAMPLES: &str = "\
 Examples:
@@ -570,10 +572,6 @@ pub(super) struct RunArgs {
 }
 
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  twinax exec web -- ip address\n  twinax exec pid:1234 -- ss -lt\n\n\
-    Not detached, the exit code is the command's own, 128+n where signal n ended it."
-)]
 pub(super) struct ExecArgs {
     /// Do not wait for the command
     #[arg(short, long)]
