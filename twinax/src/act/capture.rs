@@ -60,9 +60,9 @@ pub(super) fn capture(asked: &Capture) -> Done {
     let signals = signals.map_err(|e| Failed::told(format!("cannot wait for signals: {e}")))?;
     place::enter(Need::IfRunning)?;
     let points = points(asked)?;
-    let mut out: Box<dyn Write> = match &file {
+    let mut out: Box<dyn Write + '_> = match &file {
         Some(file) => Box::new(BufWriter::new(file.create()?)),
-        None => Box::new(BufWriter::new(stdout()?)),
+        None => Box::new(BufWriter::new(Patient { to: stdout()?, signals: &signals })),
     };
     let sink = match asked.write {
         Some(_) => Sink::Blocks,
@@ -98,6 +98,35 @@ pub(super) fn capture(asked: &Capture) -> Done {
 fn stdout() -> Result<File, Failed> {
     let fd = io::stdout().as_fd().try_clone_to_owned();
     fd.map(File::from).map_err(Failed::output)
+}
+
+/// A pipe whose reader may have stopped reading: who waits for it can be ended by a signal.
+struct Patient<'a> {
+    to: File,
+    signals: &'a Signals,
+}
+
+impl Write for Patient<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let mut fds =
+                [PollFd::new(&self.to, PollFlags::OUT), PollFd::new(self.signals, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Err(Errno::INTR) => continue,
+                done => done?,
+            };
+            if !fds[0].revents().is_empty() {
+                // So much a pipe takes at once where it takes anything (pipe(7), `PIPE_BUF`).
+                return self.to.write(&bytes[..bytes.len().min(4096)]);
+            }
+            // Left where it is, so that what is written last does not wait either.
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// Tells what is not what was asked for: on standard error. Where nobody reads it is no failure.
@@ -215,10 +244,10 @@ struct Waiting {
     bytes: Vec<u8>,
 }
 
-struct Running {
+struct Running<'a> {
     points: Vec<Point>,
     waiting: Vec<Waiting>,
-    out: Box<dyn Write>,
+    out: Box<dyn Write + 'a>,
     sink: Sink,
     to_stdout: bool,
     /// How many packets are wanted still.
@@ -227,7 +256,7 @@ struct Running {
     start_ns: u64,
 }
 
-impl Running {
+impl Running<'_> {
     /// Goes on until a signal comes, or enough has, or nothing more can, or nobody reads.
     fn run(&mut self, signals: &Signals, until: Option<Instant>) -> io::Result<()> {
         loop {

@@ -30,6 +30,7 @@ tests![
     a_burst_is_kept_or_counted,
     it_ends_with_its_container,
     a_link_in_the_place_of_the_file_is_not_followed,
+    a_reader_that_stopped_does_not_keep_it,
 ];
 
 /// A capture that has begun.
@@ -418,5 +419,23 @@ fn a_link_in_the_place_of_the_file_is_not_followed(sandbox: &mut Sandbox) -> Out
     begun.end(Some(Signal::INT));
     let mode = fs::metadata("/run/tmp/new.pcapng").unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+    Outcome::Passed
+}
+
+fn a_reader_that_stopped_does_not_keep_it(sandbox: &mut Sandbox) -> Outcome {
+    let (one, two) = two(sandbox);
+    let mut begun = Begun::of(sandbox, "capture one -w - udp dst port 9");
+    let target: IpAddr = one.v4();
+    two.netns.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // Twice what fits into the pipe.
+        for _ in 0..200 {
+            while socket.send_to(&[7; 1000], (target, 9)).is_err() {}
+        }
+    });
+    thread::sleep(Duration::from_millis(200));
+    assert!(begun.child.try_wait().unwrap().is_none(), "it waits for its reader");
+    kill_process(Pid::from_child(&begun.child), Signal::INT).unwrap();
+    assert_eq!(begun.child.wait().unwrap().code(), Some(0));
     Outcome::Passed
 }
