@@ -21,6 +21,8 @@ pub mod diff;
 mod touched;
 pub mod engine;
 pub mod fake;
+pub mod firewall;
+pub mod interior;
 pub mod sight;
 pub mod map;
 pub mod peer;

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    interior::{Attached, Interior},
     model::{LinkId, Netns, Route, Topology},
     name::{Mac, Proto},
 };
@@ -33,6 +34,12 @@ pub struct Sight {
     pub links: BTreeMap<LinkId, LinkFacts>,
     #[serde(skip)]
     pub listeners: Vec<Listener>,
+    /// The inside of those namespaces that were asked for.
+    #[serde(skip)]
+    pub interiors: BTreeMap<Netns, Interior>,
+    /// What hangs on those links that were asked for.
+    #[serde(skip)]
+    pub attached: BTreeMap<LinkId, Attached>,
     /// What could not be seen, and for lack of what; a line each, for people.
     pub unseen: Vec<String>,
 }
