@@ -127,6 +127,9 @@ pub struct Rule {
     pub handle: u64,
     pub matches: Vec<Match>,
     pub action: Action,
+    /// What it does beside, in words: `log`, `mark set 0x1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// Packets and bytes it has counted, if it counts.
@@ -180,6 +183,9 @@ pub enum What {
         key: String,
         set: String,
     },
+    /// At least one of these: an inline set, as in `tcp dport { 80, 443 }`. With [`Match::not`]:
+    /// none of them.
+    AnyOf(Vec<What>),
     /// Understood by nobody here; in words as good as there are.
     Other(String),
 }
