@@ -26,4 +26,5 @@ pub mod interior;
 pub mod sight;
 pub mod map;
 pub mod peer;
+pub mod doctor;
 pub mod draw;

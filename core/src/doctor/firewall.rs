@@ -1,0 +1,398 @@
+//! Firewalls that swallow what they know nothing of, or leave out what is needed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    Found, Severity, Subject, Told,
+    exam::{Exam, Way},
+    packet::{self, Dropped, Packet},
+    some, turn, within, word,
+};
+use crate::{
+    firewall::{Engine, Hook, LedPort, Table},
+    interior::Interior,
+    model::{LinkId, Netns},
+    name::Proto,
+};
+
+const UNREAD: &str = "its firewall could not be read";
+/// Of a network, so many containers are tried: rules that tell them apart are rare.
+const SAMPLES: usize = 16;
+/// Of many links alike, the commands for so many are told.
+const COMMANDS: usize = 4;
+
+/// The inside of a namespace, if its firewall was read.
+fn walls<'a>(exam: &Exam<'a>, netns: &Netns, found: &mut Found) -> Option<&'a Interior> {
+    let interior = exam.interior(netns);
+    let read = |interior: &&Interior| !interior.unseen.iter().any(|line| is_about_firewall(line));
+    let read = interior.filter(read);
+    if read.is_none() {
+        found.not_checked(netns, UNREAD);
+    }
+    read
+}
+
+/// Whether a line of what was not seen is about the firewall.
+fn is_about_firewall(line: &str) -> bool {
+    ["firewall", "nftables", "iptables", "the inside of"].iter().any(|word| line.contains(word))
+}
+
+/// The first address of a link, of one family, that others may send to.
+pub(super) fn address(exam: &Exam<'_>, id: &LinkId, ipv6: bool) -> Option<IpAddr> {
+    let addrs = &exam.facts(id)?.addrs;
+    let mut addrs = addrs.iter().map(ipnet::IpNet::addr).filter(|addr| addr.is_ipv6() == ipv6);
+    addrs.find(|addr| !super::forwarding::is_link_local(*addr))
+}
+
+/// Links whose traffic one chain drops.
+struct Swallowed<'a> {
+    by: Dropped<'a>,
+    routers: BTreeSet<&'a LinkId>,
+    clients: BTreeSet<&'a LinkId>,
+    ports: BTreeSet<String>,
+}
+
+/// A packet from each network out, and one in to each published port, must not meet a chain that
+/// drops it for no reason but that it does not know it.
+pub(super) fn dropped(exam: &Exam<'_>, found: &mut Found) {
+    let mut all: BTreeMap<(&Netns, bool, &str, &str), Swallowed<'_>> = BTreeMap::new();
+    for ((router, ipv6), ways) in exam.networks() {
+        let uplinks = exam.uplinks(&router.netns, ipv6);
+        let Some(uplink) = uplinks.into_iter().find(|id| *id != router) else { continue };
+        let Some(interior) = walls(exam, &router.netns, found) else { continue };
+        for way in ways.iter().take(SAMPLES) {
+            let from = address(exam, way.from, ipv6);
+            let out = Packet::new(router, uplink, from, ipv6);
+            if let Some(by) = packet::dropped(exam, interior, Hook::Forward, &out) {
+                let swallowed = note(&mut all, (&router.netns, ipv6), by);
+                swallowed.routers.insert(router);
+                swallowed.clients.insert(way.from);
+            }
+        }
+        for led in interior.led.iter().filter(|led| led.to.is_ipv6() == ipv6) {
+            let has = |way: &&Way<'_>| {
+                exam.facts(way.from).is_some_and(|it| it.addrs.iter().any(|a| a.addr() == led.to))
+            };
+            let Some(to) = ways.iter().find(has) else { continue };
+            let into = Packet {
+                dst: Some(led.to),
+                protocol: number(led.proto),
+                port: Some(led.to_port.unwrap_or(led.host_ports.0)),
+                led: true,
+                ..Packet::new(uplink, router, None, ipv6)
+            };
+            if let Some(by) = packet::dropped(exam, interior, Hook::Forward, &into) {
+                let swallowed = note(&mut all, (&router.netns, ipv6), by);
+                swallowed.routers.insert(router);
+                swallowed.clients.insert(to.from);
+                swallowed.ports.insert(format!("{}/{}", led.host_ports.0, led.proto));
+            }
+        }
+    }
+    for ((netns, ..), swallowed) in all {
+        tell_swallowed(exam, netns, &swallowed, found);
+    }
+}
+
+type All<'a> = BTreeMap<(&'a Netns, bool, &'a str, &'a str), Swallowed<'a>>;
+
+fn note<'a, 'b>(
+    all: &'b mut All<'a>,
+    (netns, ipv6): (&'a Netns, bool),
+    by: Dropped<'a>,
+) -> &'b mut Swallowed<'a> {
+    let key = (netns, ipv6, by.table.name.as_str(), by.chain.name.as_str());
+    let empty = Swallowed {
+        by,
+        routers: BTreeSet::new(),
+        clients: BTreeSet::new(),
+        ports: BTreeSet::new(),
+    };
+    all.entry(key).or_insert(empty)
+}
+
+fn number(proto: Proto) -> u8 {
+    match proto {
+        Proto::Tcp => 6,
+        Proto::Udp => 17,
+        Proto::Sctp => 132,
+    }
+}
+
+fn tell_swallowed(exam: &Exam<'_>, netns: &Netns, it: &Swallowed<'_>, found: &mut Found) {
+    let names: Vec<String> = it.routers.iter().map(|id| word(id.name.as_str())).collect();
+    let mut todo = Vec::new();
+    for router in it.routers.iter().take(COMMANDS) {
+        todo.extend(admit(exam, netns, &it.by, router, !it.ports.is_empty()));
+    }
+    if it.routers.len() > COMMANDS {
+        todo.push(format!("# and the same for the other {}", it.routers.len() - COMMANDS));
+    }
+    let ports: Vec<&str> = it.ports.iter().map(String::as_str).collect();
+    let what = match ports.is_empty() {
+        true => String::new(),
+        false => format!(", and what comes to published ports ({})", ports.join(", ")),
+    };
+    let subject = Subject::space(exam.sight, netns);
+    let links = it.routers.iter().chain(&it.clients).map(|id| (*id).clone());
+    let told = Told {
+        what: format!("{} drops what {} forwards{what}", chain_words(&it.by), names.join(", ")),
+        why: format!(
+            "{} No rule in it accepts packets of {}, as of a network that whoever wrote it knows \
+             nothing of. A drop in any chain is final, whatever others accept.",
+            match it.by.by_policy {
+                true => "The chain's policy is to drop.",
+                false => "The chain ends with a rule that drops everything.",
+            },
+            some(it.routers.len(), "this network").replace("1 this", "this"),
+        )
+        .replace("this networks", "networks like these"),
+        todo,
+    };
+    let of = it.routers.iter().map(|id| super::place(exam.sight, id)).collect();
+    found.add(Severity::Problem, Subject { of, ..subject.with(links) }, told);
+}
+
+/// A chain as people find it again.
+fn chain_words(by: &Dropped<'_>) -> String {
+    let engine = if by.table.engine == Engine::Legacy { "iptables-legacy " } else { "" };
+    let shown = crate::map::shown;
+    let (table, chain) = (shown(&by.table.name), shown(&by.chain.name));
+    let how = if by.by_policy { " (policy drop)" } else { "" };
+    format!("chain {chain} of {engine}table {} {table}{how}", by.table.family)
+}
+
+/// The commands that let a network through such a chain.
+fn admit(
+    exam: &Exam<'_>,
+    netns: &Netns,
+    by: &Dropped<'_>,
+    router: &LinkId,
+    ports: bool,
+) -> Vec<String> {
+    let enter = within(exam.sight, netns);
+    let link = word(router.name.as_str());
+    let (table, chain) = (by.table, by.chain);
+    let Some(tool) = packet::tool(table) else {
+        let rule = format!(
+            "{enter}nft insert rule {} {} {}",
+            table.family,
+            word(&table.name),
+            word(&chain.name)
+        );
+        let led = if ports { " or ct status dnat" } else { "" };
+        let mut rules = vec![
+            format!("{rule} iifname {link} accept"),
+            format!("{rule} oifname {link} ct state established,related accept"),
+        ];
+        if !led.is_empty() {
+            rules.push(format!("{rule} oifname {link} ct status dnat accept"));
+        }
+        return rules;
+    };
+    // Docker keeps this one for others, and never flushes it.
+    let docker = table.chains.iter().any(|chain| chain.name == "DOCKER-USER");
+    let chain = if docker { "DOCKER-USER".to_owned() } else { word(&chain.name) };
+    let states = if ports { "RELATED,ESTABLISHED,DNAT" } else { "RELATED,ESTABLISHED" };
+    vec![
+        format!("{enter}{tool} -I {chain} -i {link} -j ACCEPT"),
+        format!("{enter}{tool} -I {chain} -o {link} -m conntrack --ctstate {states} -j ACCEPT"),
+    ]
+}
+
+/// With br_netfilter, frames between ports of a bridge pass the chains for forwarded packets.
+pub(super) fn bridged(exam: &Exam<'_>, found: &mut Found) {
+    let bridges = exam.ports.iter().filter(|(_, ports)| ports.len() > 1);
+    for (bridge, _) in bridges {
+        let netns = &bridge.netns;
+        let Some(interior) = exam.interior(netns).filter(|it| !it.switches.is_empty()) else {
+            found.not_checked(netns, super::forwarding::UNREAD);
+            continue;
+        };
+        for (ipv6, switch) in
+            [(false, "bridge/bridge-nf-call-iptables"), (true, "bridge/bridge-nf-call-ip6tables")]
+        {
+            // Without the module there is no such switch, and no such trouble.
+            if exam.switch(netns, switch) != Some("1") || walls(exam, netns, found).is_none() {
+                continue;
+            }
+            let addrs: Vec<IpAddr> = exam
+                .stations(bridge)
+                .into_iter()
+                .filter(|id| id.netns != *netns)
+                .filter_map(|id| address(exam, id, ipv6))
+                .take(2)
+                .collect();
+            if addrs.len() < 2 && (ipv6 || exam.segment(bridge).is_none_or(|it| !it.open)) {
+                continue;
+            }
+            let across = Packet {
+                dst: addrs.get(1).copied(),
+                ..Packet::new(bridge, bridge, addrs.first().copied(), ipv6)
+            };
+            if let Some(by) = packet::dropped(exam, interior, Hook::Forward, &across) {
+                tell_bridged(exam, bridge, (switch, &by), found);
+            }
+        }
+    }
+}
+
+fn tell_bridged(
+    exam: &Exam<'_>,
+    bridge: &LinkId,
+    (switch, by): (&str, &Dropped<'_>),
+    found: &mut Found,
+) {
+    let netns = &bridge.netns;
+    let enter = within(exam.sight, netns);
+    let link = word(bridge.name.as_str());
+    let accept = match packet::tool(by.table) {
+        Some(tool) => {
+            let docker = by.table.chains.iter().any(|chain| chain.name == "DOCKER-USER");
+            let chain = if docker { "DOCKER-USER".to_owned() } else { word(&by.chain.name) };
+            format!("{enter}{tool} -I {chain} -i {link} -o {link} -j ACCEPT")
+        }
+        None => format!(
+            "{enter}nft insert rule {} {} {} iifname {link} oifname {link} accept",
+            by.table.family,
+            word(&by.table.name),
+            word(&by.chain.name)
+        ),
+    };
+    let told = Told {
+        what: format!("{} drops frames between ports of {}", chain_words(by), bridge.name),
+        why: format!(
+            "net/{switch} is 1 (br_netfilter is loaded, as Docker and Kubernetes do): what stays \
+             on a bridge goes through the IP firewall as if it were forwarded, and no rule there \
+             accepts this bridge. Ports of it do not reach each other, though nothing routes."
+        ),
+        todo: vec![
+            accept,
+            format!("# or, if nobody needs it: {}", turn(exam.sight, netns, switch, "0")),
+        ],
+    };
+    let ports = exam.stations(bridge).into_iter().cloned();
+    found.add(Severity::Problem, Subject::link(exam.sight, bridge).with(ports), told);
+}
+
+/// Private addresses must be translated somewhere before they are out of sight.
+pub(super) fn masquerade(exam: &Exam<'_>, found: &mut Found) {
+    for ((router, ipv6), ways) in exam.networks() {
+        let Some(uplink) = exam.uplinks(&router.netns, ipv6).into_iter().find(|id| *id != router)
+        else {
+            continue;
+        };
+        let Some(interior) = walls(exam, &router.netns, found) else { continue };
+        let naked = ways.iter().take(SAMPLES).find_map(|way| {
+            let addr = address(exam, way.from, ipv6).filter(|addr| is_private(*addr))?;
+            let out = Packet::new(router, uplink, Some(addr), ipv6);
+            let bare = packet::translated(exam, interior, &out) == Some(false);
+            (bare && !is_known_beyond(exam, uplink, addr)).then_some(addr)
+        });
+        let Some(addr) = naked else { continue };
+        let others = packet::translates_any(interior, ipv6);
+        // Where others are translated, not to do so may be meant: a routed network.
+        let severity = if others { Severity::Note } else { Severity::Problem };
+        let subnet = exam.facts(router).and_then(|facts| {
+            facts.addrs.iter().find(|net| net.contains(&addr)).map(ipnet::IpNet::trunc)
+        });
+        let subnet = subnet.unwrap_or_else(|| addr.into());
+        let links = ways.iter().map(|way| way.from.clone());
+        let told = Told {
+            what: format!("nothing translates the source {addr} on its way out by {}", uplink.name),
+            why: "Nobody outside has a route to a private address: questions go out, and answers \
+                  do not come back. The rule for masquerading is missing, as after a flush of \
+                  the nat table, or the network is routed on purpose and a router outside knows \
+                  the way back."
+                .to_owned(),
+            todo: vec![
+                "# restart or repair what made the network, which writes its rules anew; or"
+                    .to_owned(),
+                format!(
+                    "{}{} -t nat -A POSTROUTING -s {subnet} ! -o {} -j MASQUERADE",
+                    within(exam.sight, &router.netns),
+                    if ipv6 { "ip6tables" } else { "iptables" },
+                    word(router.name.as_str())
+                ),
+            ],
+        };
+        found.add(severity, Subject::link(exam.sight, router).with(links), told);
+    }
+}
+
+/// Addresses for private use (RFC 1918, RFC 6598, RFC 4193).
+fn is_private(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => {
+            let [a, b, ..] = addr.octets();
+            addr.is_private() || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(addr) => addr.octets()[0] & 0xfe == 0xfc,
+    }
+}
+
+/// Whether somebody who hears the uplink and is seen has a route back to an address, or would
+/// translate it himself.
+fn is_known_beyond(exam: &Exam<'_>, uplink: &LinkId, addr: IpAddr) -> bool {
+    let beyond = exam.stations(uplink).into_iter().filter(|id| id.netns != uplink.netns);
+    let beyond: BTreeSet<&Netns> = beyond.map(|id| &id.netns).collect();
+    let mut routes = exam.sight.topology.routes.iter();
+    routes.any(|it| {
+        beyond.contains(&it.link.netns) && it.dst.prefix_len() > 0 && it.dst.contains(&addr)
+    })
+}
+
+/// Rules by iptables-legacy and rules in nftables both hold, and each tool shows one.
+pub(super) fn legacy(exam: &Exam<'_>, found: &mut Found) {
+    for (netns, interior) in exam.interiors() {
+        let has_rules = |table: &&Table| {
+            let drops =
+                |it: &crate::firewall::Chain| it.base.as_ref().is_some_and(|base| base.drops);
+            table.chains.iter().any(|chain| !chain.rules.is_empty() || drops(chain))
+        };
+        let tables = || interior.firewall.iter().filter(has_rules);
+        let old: Vec<&Table> = tables().filter(|it| it.engine == Engine::Legacy).collect();
+        let new: Vec<&Table> = tables().filter(|it| it.engine == Engine::Nft).collect();
+        if old.is_empty() || new.is_empty() {
+            if old.is_empty() && interior.unseen.iter().any(|line| line.contains("legacy")) {
+                found.not_checked(netns, "tables of iptables-legacy could not be read");
+            }
+            continue;
+        }
+        // Where iptables means nftables its lists do not show what holds as well.
+        let both = new.iter().any(|table| packet::is_of_iptables(table));
+        let names = |tables: &[&Table]| {
+            let names = tables.iter().map(|it| format!("{} {}", it.family, it.name));
+            crate::map::shown(&names.collect::<Vec<_>>().join(", "))
+        };
+        let enter = within(exam.sight, netns);
+        let told = Told {
+            what: format!(
+                "iptables-legacy has rules ({}), and nftables too ({})",
+                names(&old),
+                names(&new)
+            ),
+            why: "Both stand at the same hooks and both decide: a packet must pass either. What \
+                  one tool shows, or flushes, is half of it; a rule that seems to be missing, or \
+                  a drop that nobody finds, is in the other."
+                .to_owned(),
+            todo: vec![
+                format!("{enter}iptables-legacy-save   # what is there"),
+                format!("{enter}nft list ruleset"),
+                "# have all programs use one: update-alternatives --config iptables, then start \
+                 them again and flush the other"
+                    .to_owned(),
+            ],
+        };
+        let severity = if both { Severity::Warning } else { Severity::Note };
+        found.add(severity, Subject::space(exam.sight, netns), told);
+    }
+}
+
+/// The ports that a namespace's firewall leads on, if it was read.
+pub(super) fn led<'a>(exam: &Exam<'a>, netns: &Netns, found: &mut Found) -> Option<&'a [LedPort]> {
+    walls(exam, netns, found).map(|interior| interior.led.as_slice())
+}
