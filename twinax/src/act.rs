@@ -1,6 +1,7 @@
 //! Does what a parsed command asks: requests to the engine, processes, and what is printed.
 
 mod container;
+mod doctor;
 mod failed;
 mod lab;
 mod network;
@@ -69,6 +70,7 @@ fn dispatch(command: Command) -> Done {
         Command::Repair { json } => network::repair(json),
         Command::Map(asked) => map::map(&asked),
         Command::Peer { handle, json } => map::peer(&handle, json),
+        Command::Doctor(asked) => doctor::doctor(&asked),
     }
 }
 

@@ -9,5 +9,6 @@ pub mod lab;
 pub mod print;
 pub mod json;
 pub mod tree;
+pub mod doctor;
 pub mod progress;
 pub mod report;

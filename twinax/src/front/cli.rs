@@ -9,14 +9,15 @@ use std::{ffi::OsString, mem::ManuallyDrop, path::PathBuf};
 
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use twinax_core::{
+    doctor,
     map::Wanted,
     name::{ContainerName, HostName, NetworkName},
     state::{AttachSpec, NetworkSpec, PublishSpec},
 };
 
 use self::grammar::{
-    ConnectArgs, CreateArgs, DriverOpt, ExecArgs, Grammar, LogsArgs, MapArgs, NetworkVerb, RunArgs,
-    Verb,
+    ConnectArgs, CreateArgs, DoctorArgs, DriverOpt, ExecArgs, Grammar, LogsArgs, MapArgs,
+    NetworkVerb, RunArgs, Verb,
 };
 use super::spelling::{self, Addressing, Part};
 
@@ -98,6 +99,7 @@ pub enum Command {
         handle: String,
         json: bool,
     },
+    Doctor(Doctor),
     Completions {
         shell: clap_complete::Shell,
     },
@@ -116,6 +118,15 @@ pub enum Command {
 pub struct Map {
     pub wanted: Wanted,
     pub output: Output,
+}
+
+/// `twinax doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doctor {
+    pub asked: doctor::Asked,
+    /// Only tell which checks there are.
+    pub list: bool,
+    pub json: bool,
 }
 
 /// What a map is printed as.
@@ -222,6 +233,10 @@ where
         Verb::Repair { json } => Command::Repair { json },
         Verb::Map(args) => Command::Map(map(args.0)),
         Verb::Peer { handle, json } => Command::Peer { handle, json },
+        Verb::Doctor(args) => {
+            let DoctorArgs { of, only, skip, list, json } = args.0;
+            Command::Doctor(Doctor { asked: doctor::Asked { of, only, skip }, list, json })
+        }
         Verb::Completions { shell } => Command::Completions { shell },
         Verb::Man { directory } => Command::Man { directory },
         Verb::Demo { args } => Command::Demo { args },

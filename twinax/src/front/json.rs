@@ -3,6 +3,7 @@
 //! They are the front's own and change only by addition while `version` stays; the core's types
 //! change as the engine does and are never printed as they are.
 
+mod doctor;
 mod seen;
 
 use std::{
@@ -20,6 +21,7 @@ use twinax_core::{
     state::{self, State, Status, Way},
 };
 
+pub use self::doctor::{Checks, Report, checks, report};
 pub use self::seen::{Peers, Sight, peers, sight};
 
 /// Raised when a field is removed or changes its meaning.

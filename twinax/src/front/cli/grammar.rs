@@ -14,6 +14,7 @@ use clap::{
 };
 use ipnet::IpNet;
 use twinax_core::{
+    doctor::CHECKS,
     name::{ContainerName, HostName, IfName, Mac, NetworkName},
     sight::Runtime,
     state::{Driver, GatewayMode, PublishSpec},
@@ -30,6 +31,8 @@ Exit codes:
   1  refused, and nothing was changed; or `check` found differences
   2  the command line or the lab file cannot be read
   3  the kernel or the store failed, and the former state was restored
+  4  `doctor` found warnings
+  5  `doctor` found problems
 
 `run`, `exec` and `up` also end with Docker's codes: 127 there is no such program, 126 it cannot \
 be run, 125 the container could not be started. A failed `up` or `down` keeps the steps done \
@@ -64,6 +67,22 @@ Examples:
   twinax peer 172.17.0.2
   twinax peer 02:42:ac:11:00:02
   twinax peer 2@web";
+
+const DOCTOR_HELP: &str = "\
+Exit codes:
+  0  nothing was found, or notes only
+  1  nothing is called HANDLE
+  4  warnings were found
+  5  problems were found
+
+Examples:
+  twinax doctor
+  twinax doctor web
+  twinax doctor --only forward-dropped --only mtu-step
+  twinax doctor --list
+
+Each check is explained in docs/doctor.md. Nothing is changed: the commands that are printed are \
+for you to run.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -194,6 +213,9 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Find what breaks container networks on the host, and say why and what to do
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Late<DoctorArgs>),
     /// Print the script that completes twinax in a shell
     Completions {
         /// The shell
@@ -269,6 +291,31 @@ fn runtimes() -> impl TypedValueParser<Value = Runtime> {
         let runtime = Runtime::ALL.into_iter().find(|runtime| runtime.as_str() == name);
         runtime.expect("it is one of the possible values")
     })
+}
+
+#[derive(Args)]
+pub(super) struct DoctorArgs {
+    /// Only what concerns these: containers, pods, networks, interfaces, addresses, processes
+    #[arg(value_name = "HANDLE", conflicts_with = "list")]
+    pub of: Vec<String>,
+    /// Make this check only; may be repeated
+    #[arg(long, value_name = "CHECK", value_parser = checks(), hide_possible_values = true)]
+    #[arg(conflicts_with = "list")]
+    pub only: Vec<String>,
+    /// Do not make this check; may be repeated
+    #[arg(long, value_name = "CHECK", value_parser = checks(), hide_possible_values = true)]
+    #[arg(conflicts_with = "list")]
+    pub skip: Vec<String>,
+    /// List the checks there are, and make none
+    #[arg(long)]
+    pub list: bool,
+    /// Print JSON (shape: docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn checks() -> PossibleValuesParser {
+    PossibleValuesParser::new(CHECKS.iter().map(|check| check.id))
 }
 
 #[derive(Args)]
