@@ -4,7 +4,14 @@
 //! What a rule matches is kept as far as it is understood. What is not is kept as text and marked:
 //! a reader must take such a rule for one that may or may not match.
 
-use std::{fmt, net::IpAddr};
+pub mod decoded;
+mod led;
+pub mod translate;
+mod value;
+pub mod words;
+mod xt;
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -12,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::Proto;
 
 /// Which packets a table is about (`NFPROTO_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
     Ip,
@@ -250,4 +257,48 @@ pub struct LedPort {
     pub to_port: Option<u16>,
     /// Where that stands, for people: `ip nat DOCKER #12`, `inet twinax dnat4`.
     pub by: String,
+}
+
+/// Makes sense of tables, and finds the ports that they lead elsewhere. Anonymous sets are told
+/// with the rules that they are part of, the others by their names.
+pub fn understand(tables: &[decoded::Table]) -> (Vec<Table>, Vec<LedPort>) {
+    let mut understood = Vec::with_capacity(tables.len());
+    let mut led = Vec::new();
+    for table in tables {
+        let sets = table.sets.iter().map(|set| (set.name.as_str(), set)).collect();
+        let of = |chain: &decoded::Chain| {
+            let rules = chain.rules.iter();
+            rules.map(|rule| translate::rule(table.family, &sets, rule)).collect()
+        };
+        let rules: BTreeMap<&str, Vec<translate::Understood>> =
+            table.chains.iter().map(|chain| (chain.name.as_str(), of(chain))).collect();
+        if !table.dormant {
+            led.extend(led::ports(table, &rules));
+        }
+        let chains = table.chains.iter().map(|chain| Chain {
+            name: chain.name.clone(),
+            base: chain.base.clone(),
+            rules: rules
+                .get(chain.name.as_str())
+                .into_iter()
+                .flatten()
+                .map(|one| one.rule.clone())
+                .collect(),
+        });
+        let named = table.sets.iter().filter(|set| !set.anonymous).map(|set| Set {
+            name: set.name.clone(),
+            map: set.map,
+            elements: set.elements.as_ref().map(|all| all.iter().filter(|one| !one.end).count()),
+        });
+        understood.push(Table {
+            engine: table.engine,
+            family: table.family,
+            name: table.name.clone(),
+            owner: table.owner,
+            dormant: table.dormant,
+            chains: chains.collect(),
+            sets: named.collect(),
+        });
+    }
+    (understood, led)
 }

@@ -1,7 +1,7 @@
 //! One look at the whole host: namespaces, whose they are, and what is in them. Changes nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, BorrowedFd},
     os::unix::fs::MetadataExt,
     path::Path,
@@ -15,6 +15,7 @@ use twinax_core::{
 
 use crate::{
     linux::{
+        interior,
         spaces::{self, Found},
         wires,
     },
@@ -34,6 +35,15 @@ pub struct Depth {
 
 /// Looks at everything that the calling process may see.
 pub fn look(depth: Depth) -> Sight {
+    look_inside(depth, interior::Wanted::default(), |_| BTreeSet::new())
+}
+
+/// As [`look`], and then reads what is inside those namespaces that `choose` names.
+pub fn look_inside(
+    depth: Depth,
+    inside: interior::Wanted,
+    choose: impl FnOnce(&Sight) -> BTreeSet<Netns>,
+) -> Sight {
     let (processes, unseen) = spaces::processes();
     let (found, (workloads, unknown)) = thread::scope(|scope| {
         let workloads = scope.spawn(|| runtimes::workloads(&processes, Path::new("/")));
@@ -56,6 +66,11 @@ pub fn look(depth: Depth) -> Sight {
         ..wires::Wanted::default()
     };
     wires::read(&opened, &wanted, &mut sight);
+    let chosen = choose(&sight);
+    let chosen: Vec<_> = opened.into_iter().filter(|(netns, _)| chosen.contains(netns)).collect();
+    if !chosen.is_empty() {
+        interior::read(&chosen, inside, &mut sight);
+    }
     sight
 }
 
