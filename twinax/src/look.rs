@@ -29,8 +29,6 @@ pub struct Depth {
     pub listeners: bool,
     /// Neighbours and forwarding entries.
     pub neighbours: bool,
-    /// What namespaces have inside beside their links.
-    pub inside: bool,
 }
 
 /// Looks at everything that the calling process may see.

@@ -14,9 +14,13 @@ use super::{
 };
 use crate::{
     front::{cli::Doctor, doctor as printed, json},
-    look::{Depth, look},
+    linux::interior,
+    look::{Depth, look_inside},
     place::{self, Need},
 };
+
+/// What checks need to know of each namespace.
+const WITHIN: interior::Wanted = interior::Wanted { attached: false, ..interior::Wanted::ALL };
 
 pub(super) fn doctor(command: &Doctor) -> Done {
     if command.list {
@@ -27,7 +31,8 @@ pub(super) fn doctor(command: &Doctor) -> Done {
         return Ok(ExitCode::SUCCESS);
     }
     place::enter(Need::IfRunning)?;
-    let sight = look(Depth { listeners: true, neighbours: true, inside: true });
+    let depth = Depth { listeners: true, neighbours: true };
+    let sight = look_inside(depth, WITHIN, |sight| sight.spaces.keys().cloned().collect());
     let report = examine(&sight, &command.asked).map_err(|handle| {
         let what = format!("nothing on this host is called {}", shown(&handle));
         Failed::told(what).hint("twinax map lists interfaces, containers and addresses")

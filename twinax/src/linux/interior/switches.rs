@@ -31,9 +31,10 @@ const ONES: [&str; 24] = [
     "ipv4/ping_group_range",
     "core/somaxconn",
 ];
-const OF_LINKS: [&str; 10] = [
+const OF_LINKS: [&str; 11] = [
     "ipv4/conf/{}/rp_filter",
     "ipv4/conf/{}/forwarding",
+    "ipv4/conf/{}/src_valid_mark",
     "ipv4/conf/{}/accept_local",
     "ipv4/conf/{}/route_localnet",
     "ipv4/conf/{}/proxy_arp",
