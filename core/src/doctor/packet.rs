@@ -19,6 +19,7 @@ const TCP: u8 = 6;
 pub(super) struct Packet<'a> {
     pub(super) from: &'a LinkId,
     pub(super) to: &'a LinkId,
+    /// `None`: of somebody outside.
     pub(super) src: Option<IpAddr>,
     pub(super) dst: Option<IpAddr>,
     pub(super) ipv6: bool,
@@ -283,6 +284,7 @@ impl<'a> Walk<'a, '_> {
         let within = |addr: Option<IpAddr>, net: &ipnet::IpNet| match addr {
             Some(addr) => net.contains(&addr).into(),
             None if net.prefix_len() == 0 => (net.addr().is_ipv6() == packet.ipv6).into(),
+            None if self.is_here(net) => Holds::No,
             None => Holds::Maybe,
         };
         match what {
@@ -316,6 +318,22 @@ impl<'a> Walk<'a, '_> {
             }
             What::Mark { .. } | What::InSet { .. } | What::Other(_) => Holds::Maybe,
         }
+    }
+}
+
+impl Walk<'_, '_> {
+    /// Whether addresses are of a network that is reached by another link than the uplink: who
+    /// comes from outside, or goes there, has none of them.
+    fn is_here(&self, net: &ipnet::IpNet) -> bool {
+        let (from, to) = (self.packet.from, self.packet.to);
+        let uplink = if self.packet.src.is_none() { from } else { to };
+        let mut links = self.exam.sight.links.iter();
+        links.any(|(id, facts)| {
+            id.netns == from.netns
+                && id != uplink
+                && from != to
+                && facts.addrs.iter().any(|own| own.contains(net))
+        })
     }
 }
 
