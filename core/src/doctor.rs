@@ -480,6 +480,10 @@ fn within(sight: &Sight, netns: &Netns) -> String {
         return format!("nsenter -t {pid} -n ");
     }
     match handle.as_str().strip_prefix("netns:") {
+        // These are names for what cannot be opened.
+        Some(path) if path.starts_with("/nsfs/") || path.starts_with("/dev/null/") => {
+            "# inside that namespace: ".to_owned()
+        }
         Some(path) => format!("nsenter --net={} ", word(path)),
         None => format!("nsenter -t {} -n ", word(handle.as_str().trim_start_matches("pid:"))),
     }

@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use sample::{Host, link, net, workload};
 use twinax_core::{
     doctor::{Asked, CHECKS, Report, Severity, examine},
-    firewall::{Action, Base, Chain, Engine, Family, Hook, LedPort, MapDoes, Match, Rule, Table, What},
+    firewall::{
+        Action, Base, Chain, Engine, Family, Hook, LedPort, MapDoes, Match, Rule, Table, What,
+    },
     interior::{Conntrack, Flow, Hop, Interior, PolicyRule, Resolver, SeenRoute},
     model::{Link, LinkId, LinkKind, Netns, Route},
     name::{Mac, Proto},
@@ -97,7 +99,11 @@ fn docker_tables(bridges: &[(&str, &str)]) -> Vec<Table> {
             Action::Accept,
         ),
         rule(
-            vec![is(What::Destination(net("172.18.0.5/32"))), not(from("br1")), is(What::Protocol(6))],
+            vec![
+                is(What::Destination(net("172.18.0.5/32"))),
+                not(from("br1")),
+                is(What::Protocol(6)),
+            ],
             Action::Accept,
         ),
     ];
@@ -173,13 +179,42 @@ fn healthy() -> Host {
         sample.default_route(&eth0, via);
         space
     };
-    place(&mut sample, 5001, (Runtime::Docker, "shop", "vethshop"), ("br1", "172.18.0.5/16", "172.18.0.1"));
-    place(&mut sample, 5002, (Runtime::Docker, "till", "vethtill"), ("br1", "172.18.0.6/16", "172.18.0.1"));
-    place(&mut sample, 5003, (Runtime::Podman, "pod", "veth3"), ("podman1", "10.89.0.2/24", "10.89.0.1"));
-    place(&mut sample, 5004, (Runtime::Lxc, "deb", "vethlxc"), ("lxcbr0", "10.0.3.4/24", "10.0.3.1"));
-    place(&mut sample, 5005, (Runtime::Twinax, "con1", "txv1"), ("tx-web", "10.1.0.2/24", "10.1.0.1"));
-    let con2 =
-        place(&mut sample, 5006, (Runtime::Twinax, "con2", "txv2"), ("tx-web", "10.1.0.3/24", "10.1.0.1"));
+    place(
+        &mut sample,
+        5001,
+        (Runtime::Docker, "shop", "vethshop"),
+        ("br1", "172.18.0.5/16", "172.18.0.1"),
+    );
+    place(
+        &mut sample,
+        5002,
+        (Runtime::Docker, "till", "vethtill"),
+        ("br1", "172.18.0.6/16", "172.18.0.1"),
+    );
+    place(
+        &mut sample,
+        5003,
+        (Runtime::Podman, "pod", "veth3"),
+        ("podman1", "10.89.0.2/24", "10.89.0.1"),
+    );
+    place(
+        &mut sample,
+        5004,
+        (Runtime::Lxc, "deb", "vethlxc"),
+        ("lxcbr0", "10.0.3.4/24", "10.0.3.1"),
+    );
+    place(
+        &mut sample,
+        5005,
+        (Runtime::Twinax, "con1", "txv1"),
+        ("tx-web", "10.1.0.2/24", "10.1.0.1"),
+    );
+    let con2 = place(
+        &mut sample,
+        5006,
+        (Runtime::Twinax, "con2", "txv2"),
+        ("tx-web", "10.1.0.3/24", "10.1.0.1"),
+    );
     // Internal: no way out, and none wanted. And one on two networks, with one way out.
     let closed = sample.space("pid:5007", vec![workload(Runtime::Docker, "closed", "")]);
     sample.cable(&link(&closed, "eth0"), "vethclosed", Some("docker9"), &["172.29.0.2/16"]);
@@ -224,8 +259,11 @@ fn settle(sight: &mut Sight) {
         let routes = sight.topology.routes.iter().filter(|route| route.link.netns == *netns);
         interior.routes = routes.map(|route| seen_route(254, route)).collect();
         let resolver = ["127.0.0.11", "192.0.2.53"][usize::from(*netns == Netns::Host)];
-        interior.resolver =
-            Some(Resolver { pid: 1, servers: vec![resolver.parse().unwrap()], ..Resolver::default() });
+        interior.resolver = Some(Resolver {
+            pid: 1,
+            servers: vec![resolver.parse().unwrap()],
+            ..Resolver::default()
+        });
         if *netns != Netns::Host {
             // Docker's own resolver, by its rules or by its socket.
             let at = "127.0.0.11:40000".parse().unwrap();
@@ -270,7 +308,10 @@ fn admit(interior: &mut Interior) {
         forward.push(rule(vec![is(to(bridge))], Action::Accept));
     }
     let third = rule(
-        vec![is(What::Destination(net("172.17.0.0/16"))), is(What::CtStatus(vec!["dnat".to_owned()]))],
+        vec![
+            is(What::Destination(net("172.17.0.0/16"))),
+            is(What::CtStatus(vec!["dnat".to_owned()])),
+        ],
         Action::Accept,
     );
     forward.push(third);

@@ -228,7 +228,7 @@ fn has_other_default(exam: &Exam<'_>, netns: &Netns) -> bool {
 
 /// A link that offers a way out to the others of the network, its address, and how that is known.
 fn offered<'a>(exam: &Exam<'a>, id: &LinkId, own: IpNet) -> Option<(&'a LinkId, IpAddr, String)> {
-    for router in exam.stations(id).into_iter().filter(|it| it.netns != id.netns) {
+    for router in exam.stations(id).iter().copied().filter(|it| it.netns != id.netns) {
         let addrs = exam.facts(router).map(|facts| facts.addrs.as_slice()).unwrap_or_default();
         let Some(via) = addrs.iter().map(IpNet::addr).find(|addr| own.contains(addr)) else {
             continue;
@@ -239,7 +239,7 @@ fn offered<'a>(exam: &Exam<'a>, id: &LinkId, own: IpNet) -> Option<(&'a LinkId, 
             let why = format!("{} of its network leave by {via}", some(siblings, "other"));
             return Some((router, via, why));
         }
-        let uplink = exam.uplinks(&router.netns, false).into_iter().find(|it| *it != router);
+        let uplink = exam.uplink(router, false);
         let (Some(uplink), Some(interior)) = (uplink, exam.interior(&router.netns)) else {
             continue;
         };
@@ -320,7 +320,7 @@ fn tell_overlap(
         ],
     };
     let subject = Subject::link(exam.sight, id).and(exam.sight, other);
-    let clients = exam.stations(id).into_iter().cloned();
+    let clients = exam.stations(id).iter().copied().cloned();
     found.add(severity, subject.with(clients), told);
 }
 

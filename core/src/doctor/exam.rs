@@ -19,6 +19,7 @@ pub(super) struct Exam<'a> {
     segment_of: BTreeMap<&'a LinkId, usize>,
     pub(super) ports: BTreeMap<&'a LinkId, Vec<&'a LinkId>>,
     pub(super) ways: Vec<Way<'a>>,
+    uplinks: BTreeMap<(&'a Netns, bool), Vec<&'a LinkId>>,
     /// There are namespaces whose links could not be read.
     pub(super) blind: bool,
 }
@@ -27,6 +28,8 @@ pub(super) struct Exam<'a> {
 #[derive(Default)]
 pub(super) struct Segment<'a> {
     pub(super) links: Vec<&'a LinkId>,
+    /// Those that send and receive for themselves: all but ports of bridges.
+    pub(super) stations: Vec<&'a LinkId>,
     /// It goes on where nobody sees: into a wire, a tunnel, a virtual machine.
     pub(super) open: bool,
     /// Frames on it may be kept apart by VLANs.
@@ -57,21 +60,30 @@ impl<'a> Exam<'a> {
         }
         let read: BTreeSet<&Netns> = sight.links.keys().map(|id| &id.netns).collect();
         let blind = sight.spaces.keys().any(|netns| !read.contains(netns));
-        let mut exam = Self { sight, segments, segment_of, ports, ways: Vec::new(), blind };
+        let (ways, uplinks) = (Vec::new(), uplinks(sight));
+        let mut exam = Self { sight, segments, segment_of, ports, ways, uplinks, blind };
         exam.ways = exam.find_ways();
         exam
     }
 
     fn find_ways(&self) -> Vec<Way<'a>> {
+        let mut at: BTreeMap<(usize, IpAddr), Vec<&LinkId>> = BTreeMap::new();
+        for (n, segment) in self.segments.iter().enumerate() {
+            for id in &segment.stations {
+                for net in &self.sight.links[*id].addrs {
+                    at.entry((n, net.addr())).or_default().push(id);
+                }
+            }
+        }
         let mut ways = Vec::new();
         let defaults = self.sight.topology.routes.iter().filter(|it| it.dst.prefix_len() == 0);
         for route in defaults {
             let Some((from, _)) = self.sight.links.get_key_value(&route.link) else { continue };
             let Some(via) = route.via else { continue };
-            let router = self.stations(from).into_iter().find(|id| {
-                id.netns != from.netns
-                    && self.facts(id).is_some_and(|it| it.addrs.iter().any(|a| a.addr() == via))
-            });
+            let segment = self.segment_of.get(from);
+            let have = segment.and_then(|segment| at.get(&(*segment, via)));
+            let router =
+                have.into_iter().flatten().copied().find(|router| router.netns != from.netns);
             ways.push(Way { from, via, router });
         }
         ways
@@ -106,22 +118,18 @@ impl<'a> Exam<'a> {
     }
 
     /// The links of a segment that send and receive for themselves: all but ports of bridges.
-    pub(super) fn stations(&self, id: &LinkId) -> Vec<&'a LinkId> {
-        let links = self.segment(id).map(|segment| segment.links.as_slice()).unwrap_or_default();
-        links.iter().copied().filter(|id| !self.is_port(id)).collect()
+    pub(super) fn stations(&self, id: &LinkId) -> &[&'a LinkId] {
+        self.segment(id).map(|segment| segment.stations.as_slice()).unwrap_or_default()
     }
 
     /// The links by which a namespace reaches everything else, of one family.
-    pub(super) fn uplinks(&self, netns: &Netns, ipv6: bool) -> Vec<&'a LinkId> {
-        let routes = self.sight.topology.routes.iter();
-        let defaults = routes.filter(|route| {
-            route.link.netns == *netns
-                && route.dst.prefix_len() == 0
-                && route.dst.addr().is_ipv6() == ipv6
-        });
-        let mut links: Vec<&LinkId> = defaults.map(|route| &route.link).collect();
-        links.dedup();
-        links
+    pub(super) fn uplinks(&self, netns: &'a Netns, ipv6: bool) -> &[&'a LinkId] {
+        self.uplinks.get(&(netns, ipv6)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The first link by which what comes from a router's link leaves its namespace.
+    pub(super) fn uplink(&self, router: &'a LinkId, ipv6: bool) -> Option<&'a LinkId> {
+        self.uplinks(&router.netns, ipv6).iter().copied().find(|id| *id != router)
     }
 
     pub(super) fn interior(&self, netns: &Netns) -> Option<&'a Interior> {
@@ -148,6 +156,19 @@ impl<'a> Exam<'a> {
     pub(super) fn interiors(&self) -> impl Iterator<Item = (&'a Netns, &'a Interior)> {
         self.sight.interiors.iter()
     }
+}
+
+/// The links that default routes of the main tables leave by.
+fn uplinks(sight: &Sight) -> BTreeMap<(&Netns, bool), Vec<&LinkId>> {
+    let mut uplinks: BTreeMap<(&Netns, bool), Vec<&LinkId>> = BTreeMap::new();
+    for route in sight.topology.routes.iter().filter(|route| route.dst.prefix_len() == 0) {
+        let key = (&route.link.netns, route.dst.addr().is_ipv6());
+        let links = uplinks.entry(key).or_default();
+        if !links.contains(&&route.link) {
+            links.push(&route.link);
+        }
+    }
+    uplinks
 }
 
 /// The bridge that a link is a port of.
@@ -183,6 +204,9 @@ fn segments(sight: &Sight) -> Vec<Segment<'_>> {
         let segment = segments.entry(find(&mut root, n)).or_default();
         let facts = &sight.links[*id];
         segment.links.push(id);
+        if bridge_of(sight, facts).is_none() {
+            segment.stations.push(id);
+        }
         segment.open |= match facts.kind.as_str() {
             "bridge" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => false,
             kind if is_cable(kind) => facts.leads_to.is_none(),

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Found, Severity, Subject, Told,
-    exam::{Exam, Way},
+    exam::Exam,
     packet::{self, Dropped, Packet},
     some, turn, within, word,
 };
@@ -21,6 +21,8 @@ use crate::{
 const UNREAD: &str = "its firewall could not be read";
 /// Of a network, so many containers are tried: rules that tell them apart are rare.
 const SAMPLES: usize = 16;
+/// Of published ports, so many are tried.
+const LED_MAX: usize = 1000;
 /// Of many links alike, the commands for so many are told.
 const COMMANDS: usize = 4;
 
@@ -60,8 +62,7 @@ struct Swallowed<'a> {
 pub(super) fn dropped(exam: &Exam<'_>, found: &mut Found) {
     let mut all: BTreeMap<(&Netns, bool, &str, &str), Swallowed<'_>> = BTreeMap::new();
     for ((router, ipv6), ways) in exam.networks() {
-        let uplinks = exam.uplinks(&router.netns, ipv6);
-        let Some(uplink) = uplinks.into_iter().find(|id| *id != router) else { continue };
+        let Some(uplink) = exam.uplink(router, ipv6) else { continue };
         let Some(interior) = walls(exam, &router.netns, found) else { continue };
         for way in ways.iter().take(SAMPLES) {
             let from = address(exam, way.from, ipv6);
@@ -72,11 +73,13 @@ pub(super) fn dropped(exam: &Exam<'_>, found: &mut Found) {
                 swallowed.clients.insert(way.from);
             }
         }
-        for led in interior.led.iter().filter(|led| led.to.is_ipv6() == ipv6) {
-            let has = |way: &&Way<'_>| {
-                exam.facts(way.from).is_some_and(|it| it.addrs.iter().any(|a| a.addr() == led.to))
-            };
-            let Some(to) = ways.iter().find(has) else { continue };
+        let mut at: BTreeMap<IpAddr, &LinkId> = BTreeMap::new();
+        for way in &ways {
+            let addrs = exam.facts(way.from).map(|it| it.addrs.as_slice()).unwrap_or_default();
+            at.extend(addrs.iter().map(|net| (net.addr(), way.from)));
+        }
+        for led in interior.led.iter().take(LED_MAX) {
+            let Some(to) = at.get(&led.to).filter(|_| led.to.is_ipv6() == ipv6) else { continue };
             let into = Packet {
                 dst: Some(led.to),
                 protocol: number(led.proto),
@@ -87,7 +90,7 @@ pub(super) fn dropped(exam: &Exam<'_>, found: &mut Found) {
             if let Some(by) = packet::dropped(exam, interior, Hook::Forward, &into) {
                 let swallowed = note(&mut all, (&router.netns, ipv6), by);
                 swallowed.routers.insert(router);
-                swallowed.clients.insert(to.from);
+                swallowed.clients.insert(to);
                 swallowed.ports.insert(format!("{}/{}", led.host_ports.0, led.proto));
             }
         }
@@ -221,7 +224,8 @@ pub(super) fn bridged(exam: &Exam<'_>, found: &mut Found) {
             }
             let addrs: Vec<IpAddr> = exam
                 .stations(bridge)
-                .into_iter()
+                .iter()
+                .copied()
                 .filter(|id| id.netns != *netns)
                 .filter_map(|id| address(exam, id, ipv6))
                 .take(2)
@@ -274,15 +278,14 @@ fn tell_bridged(
             format!("# or, if nobody needs it: {}", turn(exam.sight, netns, switch, "0")),
         ],
     };
-    let ports = exam.stations(bridge).into_iter().cloned();
+    let ports = exam.stations(bridge).iter().copied().cloned();
     found.add(Severity::Problem, Subject::link(exam.sight, bridge).with(ports), told);
 }
 
 /// Private addresses must be translated somewhere before they are out of sight.
 pub(super) fn masquerade(exam: &Exam<'_>, found: &mut Found) {
     for ((router, ipv6), ways) in exam.networks() {
-        let Some(uplink) = exam.uplinks(&router.netns, ipv6).into_iter().find(|id| *id != router)
-        else {
+        let Some(uplink) = exam.uplink(router, ipv6) else {
             continue;
         };
         let Some(interior) = walls(exam, &router.netns, found) else { continue };
@@ -337,7 +340,7 @@ fn is_private(addr: IpAddr) -> bool {
 /// Whether somebody who hears the uplink and is seen has a route back to an address, or would
 /// translate it himself.
 fn is_known_beyond(exam: &Exam<'_>, uplink: &LinkId, addr: IpAddr) -> bool {
-    let beyond = exam.stations(uplink).into_iter().filter(|id| id.netns != uplink.netns);
+    let beyond = exam.stations(uplink).iter().copied().filter(|id| id.netns != uplink.netns);
     let beyond: BTreeSet<&Netns> = beyond.map(|id| &id.netns).collect();
     let mut routes = exam.sight.topology.routes.iter();
     routes.any(|it| {

@@ -57,7 +57,7 @@ pub(super) fn off(exam: &Exam<'_>, found: &mut Found) {
         let list: Vec<String> = switches.iter().map(|it| format!("net/{it}")).collect();
         let told = Told {
             what: format!(
-                "{family} forwarding is off ({} = 0), and {} send what leaves their network here",
+                "{family} forwarding is off ({} = 0), and what leaves the networks of {} comes here",
                 list.join(", "),
                 some(clients.len(), "namespace")
             ),

@@ -1,10 +1,10 @@
 //! Links that carry nothing, too little, or lead nowhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Found, Severity, Subject, Told, exam::Exam, place, some, within, word};
 use crate::{
-    map::{held_by, is_loopback, is_up, shown},
+    map::{is_loopback, is_up, shown},
     model::{LinkId, Netns},
     sight::{Holder, LinkFacts, Runtime, Space},
 };
@@ -121,7 +121,7 @@ pub(super) fn mtu_tunnel(exam: &Exam<'_>, found: &mut Found) {
 /// Larger than the uplink takes: then all depends on messages that many firewalls drop.
 pub(super) fn mtu_uplink(exam: &Exam<'_>, found: &mut Found) {
     for ((router, ipv6), ways) in exam.networks() {
-        let uplink = exam.uplinks(&router.netns, ipv6).into_iter().find(|id| *id != router);
+        let uplink = exam.uplink(router, ipv6);
         let Some((uplink, out)) = uplink.and_then(|id| Some((id, mtu(exam, id)?))) else {
             continue;
         };
@@ -344,23 +344,42 @@ fn spaces_apart<'a>(exam: &Exam<'a>) -> impl Iterator<Item = (&'a Netns, &'a Spa
 
 /// Links in a namespace that neither `ip netns` nor a list of processes shows.
 pub(super) fn hidden_namespace(exam: &Exam<'_>, found: &mut Found) {
-    for (netns, space) in spaces_apart(exam) {
+    let mut links: BTreeMap<&Netns, Vec<&LinkId>> = BTreeMap::new();
+    for id in exam.sight.links.keys().filter(|id| !is_loopback(id)) {
+        links.entry(&id.netns).or_default().push(id);
+    }
+    // Where processes or mounts are not all seen, who holds a namespace may be among them.
+    let all_seen = !exam
+        .sight
+        .unseen
+        .iter()
+        .any(|line| ["process", "mount"].iter().any(|word| line.contains(word)));
+    let mut by_holder: BTreeMap<String, Vec<&Netns>> = BTreeMap::new();
+    for (netns, space) in spaces_apart(exam).filter(|(netns, _)| links.contains_key(netns)) {
         let plain = |holder: &Holder| {
             matches!(holder, Holder::Process { .. } | Holder::Mount { .. } | Holder::Thread { .. })
         };
-        let links = exam.sight.links.iter().filter(|(id, _)| id.netns == *netns);
-        let links: Vec<&LinkId> = links.map(|(id, _)| id).filter(|id| !is_loopback(id)).collect();
-        if links.is_empty() || space.holders.iter().any(plain) {
+        let known = |holder: &Holder| *holder != Holder::Unseen;
+        if space.holders.iter().any(plain) {
             continue;
         }
-        let names: Vec<&str> = links.iter().map(|id| id.name.as_str()).take(4).collect();
-        let held = held_by(space);
-        let held = if held.is_empty() { "held by nobody who was seen".to_owned() } else { held };
+        if !all_seen && !space.holders.iter().any(known) {
+            found.not_checked(netns, "not all processes and mounts are seen");
+            continue;
+        }
+        by_holder.entry(keeper(space)).or_default().push(netns);
+    }
+    for (held, spaces) in by_holder {
+        let of: Vec<&LinkId> =
+            spaces.iter().filter_map(|netns| links.get(netns)).flatten().copied().collect();
+        let names: Vec<&str> = of.iter().map(|id| id.name.as_str()).take(4).collect();
         let told = Told {
             what: format!(
-                "a namespace with {} ({}) is {held}",
-                some(links.len(), "link"),
-                names.join(", ")
+                "{} with {} ({}{}), kept by {held}",
+                some(spaces.len(), "namespace"),
+                some(of.len(), "link"),
+                names.join(", "),
+                if of.len() > names.len() { ", …" } else { "" }
             ),
             why: "No process lives in it and no name leads to it, so that other tools do not show \
                   it. Its addresses and cables are in use all the same, until whoever holds it \
@@ -368,7 +387,21 @@ pub(super) fn hidden_namespace(exam: &Exam<'_>, found: &mut Found) {
                 .to_owned(),
             todo: vec!["# end or restart what holds it, if it is not meant to".to_owned()],
         };
-        let subject = Subject::space(exam.sight, netns).with(links.into_iter().cloned());
-        found.add(Severity::Note, subject, told);
+        let mut subject = Subject::space(exam.sight, spaces[0]);
+        subject.of.extend(spaces.iter().skip(1).take(3).map(|netns| exam.sight.label(netns)));
+        subject.spaces.extend(spaces.iter().copied().cloned());
+        found.add(Severity::Note, subject.with(of.into_iter().cloned()), told);
+    }
+}
+
+/// Who keeps a namespace, without saying by which descriptor.
+fn keeper(space: &Space) -> String {
+    match space.holders.iter().min() {
+        Some(
+            Holder::Descriptor { pid, comm, .. }
+            | Holder::Socket { pid, comm, .. }
+            | Holder::Tun { pid, comm, .. },
+        ) => format!("descriptors of process {pid} ({})", shown(comm)),
+        _ => "something that does not show, as a descriptor on its way".to_owned(),
     }
 }

@@ -1,6 +1,6 @@
 //! What `doctor` prints for people: findings by severity, each with why and what to do.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use twinax_core::{
     doctor::{CHECKS, Finding, Report, Severity, Unchecked},
@@ -13,14 +13,24 @@ use super::print::{Style, Table};
 const WIDTH: usize = 100;
 /// Of namespaces in which a check could not be made, so many are named.
 const NAMED: usize = 3;
+/// Of findings by one check, so many are printed.
+const ALIKE: usize = 20;
 
 /// Returns all of a report.
 pub fn text(report: &Report, unseen: &[String], style: Style) -> String {
     let mut out = String::new();
     for severity in Severity::ALL {
         let findings = report.findings.iter().filter(|finding| finding.severity == severity);
+        let mut told: BTreeMap<&str, usize> = BTreeMap::new();
         for finding in findings {
-            one(&mut out, finding, style);
+            let n = told.entry(finding.check).or_default();
+            *n += 1;
+            if *n <= ALIKE {
+                one(&mut out, finding, style);
+            }
+        }
+        for (check, n) in told.into_iter().filter(|(_, n)| *n > ALIKE) {
+            let _ = writeln!(out, "and {} more {check}: --json has them all\n", n - ALIKE);
         }
     }
     out.push_str(&unchecked(&report.unchecked, style));
