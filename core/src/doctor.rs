@@ -30,7 +30,7 @@ use self::exam::Exam;
 use crate::{
     map::shown,
     model::{LinkId, Netns},
-    sight::Sight,
+    sight::{LinkFacts, Sight},
 };
 
 /// How bad it is.
@@ -363,9 +363,16 @@ impl Scope {
             let named = id.name.as_str() == bare && id.netns == Netns::Host;
             if named || id.to_string() == handle {
                 already |= !self.links.insert(id.clone());
-                // The far end is the same cable; a bridge's name stands for the network.
+                // The far end is the same cable.
                 self.links.extend(facts.leads_to.clone());
             }
+        }
+        // A bridge's name stands for the network.
+        let on =
+            |facts: &LinkFacts| facts.master.as_ref().is_some_and(|it| self.links.contains(it));
+        let ports: Vec<_> = sight.links.iter().filter(|(_, facts)| on(facts)).collect();
+        for (id, facts) in ports {
+            self.links.extend([Some(id), facts.leads_to.as_ref()].into_iter().flatten().cloned());
         }
         already
     }

@@ -198,7 +198,8 @@ pub(super) fn no_default_route(exam: &Exam<'_>, found: &mut Found) {
         }
         let facts = &exam.sight.links[id];
         let Some(own) = facts.addrs.iter().find(|net| net.addr().is_ipv4()) else { continue };
-        if has_other_default(exam, &id.netns) {
+        // What could not be entered, as it is just going, has routes that nobody saw.
+        if exam.interior(&id.netns).is_none() || has_other_default(exam, &id.netns) {
             continue;
         }
         let Some((router, via, why)) = offered(exam, id, *own) else { continue };

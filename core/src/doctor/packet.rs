@@ -7,6 +7,7 @@ use crate::{
     firewall::{Action, Chain, Engine, Family, Hook, MapDoes, Match, Table, What},
     interior::Interior,
     model::LinkId,
+    ruleset::GROUP_BASE,
 };
 
 /// How deep chains may call each other; the kernel's own limit is 16.
@@ -316,12 +317,28 @@ impl<'a> Walk<'a, '_> {
                     () => Holds::No,
                 }
             }
+            What::InSet { key, .. } if self.is_strange(key) => Holds::No,
             What::Mark { .. } | What::InSet { .. } | What::Other(_) => Holds::Maybe,
         }
     }
 }
 
 impl Walk<'_, '_> {
+    /// Whether a set of ours is asked for a link that is not: in them there are groups of ours only.
+    fn is_strange(&self, key: &str) -> bool {
+        let others = |id: &LinkId| {
+            self.exam.link(id).and_then(|link| link.group).is_some_and(|it| it.0 < GROUP_BASE)
+        };
+        let mut parts = key.split(" . ");
+        self.table.family == Family::Inet
+            && self.table.name == "twinax"
+            && parts.any(|part| match part {
+                "iifgroup" => others(self.packet.from),
+                "oifgroup" => others(self.packet.to),
+                _ => false,
+            })
+    }
+
     /// Whether addresses are of a network that is reached by another link than the uplink: who
     /// comes from outside, or goes there, has none of them.
     fn is_here(&self, net: &ipnet::IpNet) -> bool {

@@ -144,7 +144,10 @@ pub(super) fn not_led(exam: &Exam<'_>, found: &mut Found) {
         let key = (claim.port.proto, claim.port.host_port);
         let relayed = [&Netns::Host, router]
             .into_iter()
-            .any(|netns| listeners(exam, netns, key).is_some_and(|it| !it.is_empty()));
+            .filter_map(|netns| listeners(exam, netns, key))
+            .flatten()
+            // Who listens on the loopback does not serve other addresses.
+            .any(|it| !it.at.ip().is_loopback() || claim.port.host == Some(it.at.ip()));
         let Some(ports) = led(exam, router, found).filter(|_| !relayed) else { continue };
         let own = |it: &&LedPort| {
             it.proto == key.0 && (it.host_ports.0..=it.host_ports.1).contains(&key.1)
