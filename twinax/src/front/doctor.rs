@@ -37,7 +37,7 @@ pub fn text(report: &Report, unseen: &[String], style: Style) -> String {
     for line in unseen {
         wrapped(&mut out, "not seen: ", &shown(line), style);
     }
-    out.push_str(&counts(report));
+    wrapped(&mut out, "", &counts(report), style);
     out
 }
 
@@ -105,7 +105,7 @@ fn unchecked(list: &[Unchecked], style: Style) -> String {
             of if of.len() <= NAMED => format!("{}: {}", of.join(", "), it.why),
             of => format!("{} and {} more: {}", of[..NAMED].join(", "), of.len() - NAMED, it.why),
         };
-        wrapped(&mut out, &format!("not checked: {} ", it.check), &text, style);
+        wrapped(&mut out, "not checked: ", &format!("{} {text}", it.check), style);
     }
     out
 }
@@ -128,7 +128,7 @@ fn counts(report: &Report) -> String {
             report.unchecked.iter().map(|it| it.check).collect();
         let _ = write!(line, ", {} not everywhere", checks.len());
     }
-    line + "\n"
+    line
 }
 
 /// Returns the checks there are, as a table.

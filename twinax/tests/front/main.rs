@@ -2,6 +2,7 @@
 
 mod cli;
 mod lab;
+mod doctor;
 mod map;
 mod print;
 mod spelling;
