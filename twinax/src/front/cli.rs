@@ -98,6 +98,11 @@ pub enum Command {
         handle: String,
         json: bool,
     },
+    Inspect {
+        handle: String,
+        rules: bool,
+        json: bool,
+    },
     Completions {
         shell: clap_complete::Shell,
     },
@@ -222,6 +227,7 @@ where
         Verb::Repair { json } => Command::Repair { json },
         Verb::Map(args) => Command::Map(map(args.0)),
         Verb::Peer { handle, json } => Command::Peer { handle, json },
+        Verb::Inspect { handle, rules, json } => Command::Inspect { handle, rules, json },
         Verb::Completions { shell } => Command::Completions { shell },
         Verb::Man { directory } => Command::Man { directory },
         Verb::Demo { args } => Command::Demo { args },

@@ -4,6 +4,7 @@
 //! change as the engine does and are never printed as they are.
 
 mod seen;
+mod inspected;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use twinax_core::{
     state::{self, State, Status, Way},
 };
 
+pub use self::inspected::{Inspected, inspected};
 pub use self::seen::{Peers, Sight, peers, sight};
 
 /// Raised when a field is removed or changes its meaning.

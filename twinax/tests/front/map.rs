@@ -222,7 +222,7 @@ fn both_ends_are_told() {
     let sight = host();
     let about = |handle: &str| {
         let cables = peer::find(&sight, handle);
-        tree::rows(&peer::about(&sight, &cables[0]), PLAIN)
+        tree::rows(&peer::about(&sight, &cables[0], handle), PLAIN)
     };
     expect![[r#"
         veth1      host         ifindex 7  on docker0  up
