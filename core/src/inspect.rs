@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 use crate::{
     firewall::{Chain, Engine, Rule, Table, What},
     handle::Meaning,
-    interior::{Interior, SeenRoute},
+    interior::{Interior, PolicyRule, SeenRoute},
     map::{Branch, Cell, Tone, is_up, port_cells, shown, who},
     model::{LinkId, Netns},
     peer::{members, numbers, on_the_wire, owner},
@@ -219,7 +219,8 @@ impl<'a> Page<'a> {
     fn table(&self, table: &Table) -> Branch {
         let engine = if table.engine == Engine::Legacy { "iptables-legacy " } else { "" };
         let rules: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
-        let mut words = vec![format!("{rules} rules in {} chains", table.chains.len())];
+        let mut words =
+            vec![format!("{} in {}", some(rules, "rule"), some(table.chains.len(), "chain"))];
         words.extend(table.dormant.then(|| "dormant: none of it is in force".to_owned()));
         words.extend(table.owner.map(|port| format!("owned by a process's socket {port}")));
         let sets = table.sets.iter().map(|set| match set.elements {
@@ -253,7 +254,7 @@ impl<'a> Page<'a> {
         let few = self.detail.rules || chain.rules.len() <= FEW;
         let count = match chain.rules.len() {
             0 => "empty".to_owned(),
-            n if few => format!("{n} rules"),
+            n if few => some(n, "rule"),
             n => format!("{n} rules (--rules)"),
         };
         Branch {
@@ -413,7 +414,8 @@ impl<'a> Page<'a> {
         let bridges = if single.is_empty() { bridges } else { single };
         let mut sections = vec![section("containers", self.cut(rows))];
         for bridge in bridges {
-            sections.push(section(format!("bridge {}", shown(bridge.name.as_str())), Vec::new()));
+            let name = cell(format!("bridge {}", shown(bridge.name.as_str())), Tone::Name);
+            sections.push(Some(Branch { cells: vec![name], children: Vec::new() }));
             sections.extend(self.link(bridge));
         }
         sections
@@ -449,10 +451,19 @@ fn names(what: &What, interface: &str, addrs: &[ipnet::IpNet]) -> bool {
     match what {
         What::InInterface(name) | What::OutInterface(name) => called(name),
         What::Source(net) | What::Destination(net) => {
-            net.prefix_len() > 0 && addrs.iter().any(|own| own.trunc().contains(&net.addr()))
+            // Every link has a subnet of its own that begins with fe80.
+            let mut own = addrs.iter().filter(|own| !is_link_local(own.addr()));
+            net.prefix_len() > 0 && own.any(|own| own.trunc().contains(&net.addr()))
         }
         What::AnyOf(some) => some.iter().any(|what| names(what, interface, addrs)),
         _ => false,
+    }
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => addr.is_link_local(),
+        IpAddr::V6(addr) => addr.is_unicast_link_local(),
     }
 }
 
@@ -492,9 +503,13 @@ fn route(route: &SeenRoute) -> Branch {
     ])
 }
 
-/// Policy rules, if there are others than the kernel's own.
+/// Policy rules beside the kernel's own, which are the same everywhere.
 fn policy(inside: &Interior) -> Option<Branch> {
-    let rows = inside.rules.iter().map(|rule| {
+    let usual = |rule: &&PolicyRule| {
+        let kept = [(0, "lookup local"), (32_766, "lookup main"), (32_767, "lookup default")];
+        rule.when == "from all" && kept.contains(&(rule.priority, rule.action.as_str()))
+    };
+    let rows = inside.rules.iter().filter(|rule| !usual(rule)).map(|rule| {
         let version = if rule.ipv6 { "IPv6" } else { "IPv4" };
         row([
             cell(version, Tone::Faint),
@@ -556,7 +571,10 @@ fn unseen(inside: &Interior) -> Option<Branch> {
 fn rule(one: &Rule) -> Branch {
     let handle = if one.handle > 0 { format!("#{}", one.handle) } else { String::new() };
     let comment = one.comment.as_ref().map(|text| format!("\"{text}\"")).unwrap_or_default();
-    let counted = one.counted.map(|(packets, bytes)| format!("{packets} packets {bytes} bytes"));
+    let counted = one.counted.map(|counted| match counted {
+        (0, _) => "0 packets".to_owned(),
+        (packets, bytes) => format!("{packets} packets {bytes} bytes"),
+    });
     row([
         cell(handle, Tone::Faint),
         cell(shown(&one.to_string()), Tone::Plain),
@@ -601,6 +619,10 @@ fn row(cells: [Cell; 4]) -> Branch {
 
 fn cell(text: impl Display, tone: Tone) -> Cell {
     Cell { text: text.to_string(), tone }
+}
+
+fn some(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn list<T: Display>(items: &[T]) -> String {
