@@ -57,7 +57,7 @@ impl<'a> Meaning<'a> {
 pub fn meanings<'a>(sight: &'a Sight, handle: &str) -> Vec<Meaning<'a>> {
     for (kind, is_network) in [("container:", false), ("network:", true)] {
         if let Some(name) = handle.strip_prefix(kind) {
-            let mut found: Vec<Meaning<'a>> = named(sight, name).into_iter().collect();
+            let mut found = named(sight, name);
             if !is_network {
                 found.extend(with_id(sight, name));
             }
@@ -66,7 +66,7 @@ pub fn meanings<'a>(sight: &'a Sight, handle: &str) -> Vec<Meaning<'a>> {
                 Meaning::Container(..) => !is_network,
                 _ => false,
             });
-            return found;
+            return found.into_iter().collect();
         }
     }
     type Way<'a> = fn(&'a Sight, &str) -> BTreeSet<Meaning<'a>>;
@@ -124,7 +124,8 @@ fn is_mounted(space: &Space, path: &str) -> bool {
 
 /// Links by their place: in a namespace, or before a peer.
 fn links_at<'a>(sight: &'a Sight, handle: &str) -> BTreeSet<Meaning<'a>> {
-    let exact = pick(sight, |id, _| id.to_string() == handle);
+    // A bare name is not one of the host alone: others may have it as well.
+    let exact = pick(sight, |id, _| id.netns != Netns::Host && id.to_string() == handle);
     if !exact.is_empty() {
         return exact;
     }
