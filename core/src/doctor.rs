@@ -28,9 +28,10 @@ use serde::{Deserialize, Serialize};
 
 use self::exam::Exam;
 use crate::{
+    handle::{Meaning, meanings},
     map::shown,
     model::{LinkId, Netns},
-    sight::{LinkFacts, Sight},
+    sight::{Sight, Space},
 };
 
 /// How bad it is.
@@ -340,41 +341,40 @@ impl Scope {
         let mut scope =
             Self { all: handles.is_empty(), spaces: BTreeSet::new(), links: BTreeSet::new() };
         for handle in handles {
-            let before = (scope.spaces.len(), scope.links.len());
-            let already = scope.name(sight, handle);
-            if (scope.spaces.len(), scope.links.len()) == before && !already {
+            let meanings = meanings(sight, handle);
+            if meanings.is_empty() {
                 return Err(handle.clone());
             }
+            meanings.iter().for_each(|meaning| scope.take(sight, meaning));
         }
         Ok(scope)
     }
 
-    /// Takes in what one handle names; returns whether some of it was there already.
-    fn name(&mut self, sight: &Sight, handle: &str) -> bool {
-        let mut already = false;
-        for (netns, space) in &sight.spaces {
-            let on = |w: &crate::sight::Workload| w.networks.iter().any(|n| n == handle);
-            if sight.is_called(netns, space, handle) || space.workloads.iter().any(on) {
-                already |= !self.spaces.insert(netns.clone());
+    /// Takes in what one handle means.
+    fn take(&mut self, sight: &Sight, meaning: &Meaning<'_>) {
+        match meaning {
+            Meaning::Namespace(netns) | Meaning::Container(netns, _) => {
+                self.spaces.insert((*netns).clone());
+            }
+            Meaning::Network(runtime, name) => {
+                let on = |space: &Space| {
+                    let mut all = space.workloads.iter().filter(|it| it.runtime == *runtime);
+                    all.any(|it| it.networks.iter().any(|network| network == name))
+                };
+                let spaces = sight.spaces.iter().filter(|(_, space)| on(space));
+                self.spaces.extend(spaces.map(|(netns, _)| netns.clone()));
+            }
+            Meaning::Link(id) => {
+                // A bridge's name stands for the network, one end of a cable for both.
+                let ports = sight.links.iter();
+                let ports = ports.filter(|(_, facts)| facts.master.as_ref() == Some(*id));
+                let own = sight.links.get_key_value(*id);
+                for (id, facts) in ports.chain(own) {
+                    self.links.insert(id.clone());
+                    self.links.extend(facts.leads_to.clone());
+                }
             }
         }
-        let bare = handle.split('@').next().unwrap_or(handle);
-        for (id, facts) in &sight.links {
-            let named = id.name.as_str() == bare && id.netns == Netns::Host;
-            if named || id.to_string() == handle {
-                already |= !self.links.insert(id.clone());
-                // The far end is the same cable.
-                self.links.extend(facts.leads_to.clone());
-            }
-        }
-        // A bridge's name stands for the network.
-        let on =
-            |facts: &LinkFacts| facts.master.as_ref().is_some_and(|it| self.links.contains(it));
-        let ports: Vec<_> = sight.links.iter().filter(|(_, facts)| on(facts)).collect();
-        for (id, facts) in ports {
-            self.links.extend([Some(id), facts.leads_to.as_ref()].into_iter().flatten().cloned());
-        }
-        already
     }
 
     fn covers(&self, finding: &Finding) -> bool {

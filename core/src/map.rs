@@ -9,6 +9,8 @@ use std::{
 
 use crate::{
     model::{LinkId, Netns},
+    name::Proto,
+    published::{Listens, Published, published},
     sight::{Holder, LinkFacts, Listener, PublishedPort, Runtime, Sight, Space, Workload},
 };
 
@@ -86,7 +88,6 @@ pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
 pub(crate) struct View<'a> {
     pub(crate) sight: &'a Sight,
     links: BTreeMap<&'a Netns, Vec<(&'a LinkId, &'a LinkFacts)>>,
-    listeners: BTreeMap<&'a Netns, Vec<&'a Listener>>,
     members: BTreeMap<&'a LinkId, Vec<&'a LinkId>>,
     gateways: BTreeMap<&'a LinkId, Vec<IpAddr>>,
     visible: BTreeSet<&'a Netns>,
@@ -111,10 +112,6 @@ impl<'a> View<'a> {
         for route in sight.topology.routes.iter().filter(|route| route.dst.prefix_len() == 0) {
             gateways.entry(&route.link).or_default().extend(route.via);
         }
-        let mut listeners: BTreeMap<&Netns, Vec<&Listener>> = BTreeMap::new();
-        for listener in &sight.listeners {
-            listeners.entry(&listener.netns).or_default().push(listener);
-        }
         let visible =
             sight.spaces.iter().filter(|(netns, space)| is_wanted(sight, wanted, netns, space));
         let visible = visible.map(|(netns, _)| netns).collect();
@@ -122,7 +119,7 @@ impl<'a> View<'a> {
             !wanted.only.is_empty() || wanted.network.is_some() || wanted.runtime.is_some();
         let all = wanted.all;
         let blind = sight.spaces.keys().any(|netns| !links.contains_key(netns));
-        Self { sight, links, listeners, members, gateways, visible, narrowed, all, blind }
+        Self { sight, links, members, gateways, visible, narrowed, all, blind }
     }
 
     pub(crate) fn links_in(
@@ -256,39 +253,23 @@ impl<'a> View<'a> {
         Branch { cells, children: Vec::new() }
     }
 
-    /// The ports that lead into containers, with who listens there.
+    /// The ports that lead into containers, by which rule, and who listens there.
     fn published(&self) -> Vec<Branch> {
-        let mut rows = Vec::new();
-        for netns in &self.visible {
-            let Some(space) = self.sight.spaces.get(*netns) else { continue };
-            for workload in &space.workloads {
-                for port in &workload.published {
-                    rows.push(self.published_row(netns, workload, port));
-                }
-            }
-        }
-        rows
-    }
-
-    fn published_row(&self, netns: &Netns, to: &Workload, port: &PublishedPort) -> Branch {
-        let at = self.listeners.get(netns).map(Vec::as_slice).unwrap_or_default();
-        let listens =
-            at.iter().find(|l| l.proto == port.proto && l.at.port() == port.container_port);
-        let listener = match listens {
-            Some(listener) => {
-                let who = listener.processes.first();
-                let who = who.map(|(pid, comm)| format!("{}({pid})", shown(comm)));
-                cell(format!("listener {}", who.unwrap_or_default()).trim_end(), Tone::Good)
-            }
-            None if self.sight.listeners.is_empty() => Cell::default(),
-            None => cell("nobody listens", Tone::Bad),
+        let ports = published(self.sight).into_iter();
+        let shown = ports.filter(|port| match port.netns {
+            Some(netns) => self.visible.contains(netns),
+            None => !self.narrowed,
+        });
+        let inside = |port: &Published<'_>| match port.host {
+            Netns::Host => String::new(),
+            host => format!(" of {}", self.label(host)),
         };
-        let cells = vec![
-            cell(format!("published {}", host_side(port)), Tone::Plain),
-            cell(format!("→ {}:{}", shown(&to.name), port.container_port), Tone::Name),
-            listener,
-        ];
-        Branch { cells, children: Vec::new() }
+        let row = |port: Published<'_>| {
+            let mut cells = port_cells(self.sight, &port);
+            cells[0].text = format!("published {}{}", cells[0].text, inside(&port));
+            Branch { cells, children: Vec::new() }
+        };
+        shown.map(row).collect()
     }
 
     /// Namespaces that no cable from the host leads to, and what else is in those it does lead to.
@@ -467,12 +448,60 @@ pub(crate) fn is_loopback(id: &LinkId) -> bool {
 
 /// Where a published port is reached on the host.
 pub(crate) fn host_side(port: &PublishedPort) -> String {
-    let host = match port.host {
+    reached_at(port.host, (port.host_port, port.host_port), port.proto)
+}
+
+fn reached_at(host: Option<IpAddr>, (first, last): (u16, u16), proto: Proto) -> String {
+    let host = match host {
         Some(IpAddr::V6(addr)) => format!("[{addr}]"),
         Some(addr) => addr.to_string(),
         None => "*".to_owned(),
     };
-    format!("{host}:{}/{}", port.host_port, port.proto)
+    let last = if first == last { String::new() } else { format!("-{last}") };
+    format!("{host}:{first}{last}/{proto}")
+}
+
+/// A published port as four cells: where, to whom, by which rule, and who listens.
+pub(crate) fn port_cells(sight: &Sight, port: &Published<'_>) -> Vec<Cell> {
+    let to = match (port.workload, port.netns) {
+        (Some(workload), _) => shown(&workload.name),
+        (None, Some(netns)) => sight.label(netns),
+        (None, None) => "nobody".to_owned(),
+    };
+    let addr = port.to.map(|addr| format!(" ({addr})")).unwrap_or_default();
+    let way = match (port.rules.as_slice(), port.relay) {
+        ([], Some(relay)) => cell(format!("by {} only", who(relay)), Tone::Plain),
+        ([], None) if port.is_lost(sight) => cell("no rule leads there", Tone::Bad),
+        ([], None) => Cell::default(),
+        (rules, _) if port.recorded => {
+            cell(shown(&format!("DNAT {}", rules.join(", "))), Tone::Plain)
+        }
+        (rules, _) => {
+            cell(shown(&format!("DNAT {} (on no runtime's record)", rules.join(", "))), Tone::Plain)
+        }
+    };
+    let listener = match port.listens {
+        Listens::Yes(listener) => {
+            cell(format!("listener ✓ {}", who(listener)).trim_end(), Tone::Good)
+        }
+        Listens::Loopback(listener) => {
+            cell(format!("listener ✗ {} is on {} only", who(listener), listener.at.ip()), Tone::Bad)
+        }
+        Listens::Nobody => cell("listener ✗ nobody", Tone::Bad),
+        Listens::Unknown => Cell::default(),
+    };
+    vec![
+        cell(reached_at(port.at, port.ports, port.proto), Tone::Plain),
+        cell(format!("→ {to}:{}{addr}", port.to_port), Tone::Name),
+        way,
+        listener,
+    ]
+}
+
+/// The first process that has a socket open.
+pub(crate) fn who(listener: &Listener) -> String {
+    let first = listener.processes.first();
+    first.map(|(pid, comm)| format!("{}({pid})", shown(comm))).unwrap_or_default()
 }
 
 /// Whether a link carries packets. Devices that never tell, as tun, are up if they have a carrier.

@@ -7,6 +7,7 @@ mod lab;
 mod network;
 mod record;
 mod session;
+mod inspect;
 mod map;
 mod shown;
 
@@ -69,6 +70,7 @@ fn dispatch(command: Command) -> Done {
         Command::Check { json } => network::check(json),
         Command::Repair { json } => network::repair(json),
         Command::Map(asked) => map::map(&asked),
+        Command::Inspect { handle, rules, json } => inspect::inspect(&handle, rules, json),
         Command::Peer { handle, json } => map::peer(&handle, json),
         Command::Doctor(asked) => doctor::doctor(&asked),
     }

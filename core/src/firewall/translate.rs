@@ -145,6 +145,7 @@ impl Reader<'_> {
     }
 
     fn load(&mut self, step: &Step) {
+        self.low = None;
         let (field, len, into, constant) = match step {
             Step::Payload { base, offset, len, into } => {
                 let field = Field::of_payload(self.version, (*base, *offset, *len), self.proto);

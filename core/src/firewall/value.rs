@@ -81,6 +81,8 @@ impl Field {
             (1, Some(4), 9, 1) | (1, Some(6), 6, 1) => Self::Protocol,
             (1, Some(6), 8, ..=16) => Self::Source(6),
             (1, Some(6), 24, ..=16) => Self::Destination(6),
+            (2, _, 0, 1) if proto == Some(1) => Self::Other("icmp type".to_owned()),
+            (2, _, 0, 1) if proto == Some(58) => Self::Other("icmpv6 type".to_owned()),
             (2, _, 0, 2) if proto != Some(1) => Self::SourcePort(proto),
             (2, _, 2, 2) if proto != Some(1) => Self::DestinationPort(proto),
             _ => {
@@ -136,7 +138,12 @@ impl Field {
         const DESTINATION: u32 = 2;
         match (result, flags) {
             (ADDRTYPE, DESTINATION) => Self::AddressType,
-            (ADDRTYPE, _) => Self::Other(format!("fib type, flags {flags}")),
+            (ADDRTYPE, _) => {
+                let of = ["saddr", "daddr", "mark", "iif", "oif"];
+                let of = of.iter().enumerate().filter(|(n, _)| flags & 1 << n > 0);
+                let of: Vec<&str> = of.map(|(_, word)| *word).collect();
+                Self::Other(format!("fib {} type", of.join(" . ")))
+            }
             _ => Self::Other(format!("fib result {result}")),
         }
     }
@@ -166,6 +173,13 @@ impl Field {
             Self::Mark => number(value).map_or_else(|| hex(value), |n| format!("{n:#x}")),
             Self::InGroup | Self::OutGroup => {
                 number(value).map_or_else(|| hex(value), |n| n.to_string())
+            }
+            Self::AddressType => address_type(value),
+            Self::Other(words) if words.starts_with("fib") && words.ends_with("type") => {
+                address_type(value)
+            }
+            Self::Other(words) if words.starts_with("icmp") => {
+                value.first().map(ToString::to_string).unwrap_or_default()
             }
             Self::Other(words) if matches!(words.as_str(), "iif" | "oif") => {
                 number(value).map_or_else(|| hex(value), |n| format!("number {n}"))
@@ -306,6 +320,13 @@ fn name(value: &[u8]) -> String {
     let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
     let rest = if value.len() < 16 && !value.contains(&0) { "*" } else { "" };
     format!("{}{rest}", String::from_utf8_lossy(text))
+}
+
+/// `RTN_*`.
+fn address_type(value: &[u8]) -> String {
+    let words = ["unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole"];
+    let word = number(value).and_then(|n| words.get(n as usize));
+    word.map_or_else(|| hex(value), |word| (*word).to_owned())
 }
 
 pub(super) fn port(value: &[u8]) -> Option<u16> {

@@ -1,16 +1,20 @@
 //! `map` and `peer`: what is there, whoever made it. Only reads.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
 use twinax_core::{
     draw::{Scene, dot::dot, html::html, mermaid::mermaid, svg::svg},
+    handle::meanings,
     map::{shown, tree as map_tree},
+    model::Netns,
     peer,
+    sight::Sight,
 };
 
 use super::{
     Done,
     failed::Failed,
+    inspect::unknown,
     shown::{show, style, tell},
 };
 use crate::{
@@ -18,14 +22,17 @@ use crate::{
         cli::{Map, Output},
         json, tree,
     },
-    look::{Depth, look},
+    linux::interior,
+    look::{Depth, look_inside},
     place::{self, Need},
 };
 
 pub(super) fn map(asked: &Map) -> Done {
     // An ordinary user's containers are in the namespaces of a holder, and can be seen from there.
     place::enter(Need::IfRunning)?;
-    let sight = look(Depth { listeners: true, ..Depth::default() });
+    let depth = Depth { listeners: true, ..Depth::default() };
+    let inside = interior::Wanted { firewall: true, ..interior::Wanted::default() };
+    let sight = look_inside(depth, inside, engines);
     let scene = || Scene::of(&sight, &asked.wanted);
     match asked.output {
         Output::Json => show(json::sight(&sight))?,
@@ -44,27 +51,43 @@ pub(super) fn map(asked: &Map) -> Done {
 
 pub(super) fn peer(handle: &str, json: bool) -> Done {
     place::enter(Need::IfRunning)?;
-    let sight = look(Depth::default());
+    let inside = interior::Wanted { attached: true, ..interior::Wanted::default() };
+    let sight = look_inside(Depth::default(), inside, |sight| ends(sight, handle));
     let cables = peer::find(&sight, handle);
+    let others = peer::without_cable(&sight, handle);
     if json {
-        show(json::peers(&sight, &cables))?;
+        show(json::peers(&sight, &cables, &others))?;
     }
-    match cables.as_slice() {
-        [] => {
-            let what = format!("nothing on this host that has a cable is called {}", shown(handle));
-            let hint = "twinax map lists interfaces, containers and addresses";
-            return Err(Failed::told(what).hint(hint));
+    match (cables.as_slice(), others.as_slice()) {
+        ([], []) if meanings(&sight, handle).is_empty() => return Err(unknown(&sight, handle)),
+        ([], []) => {
+            let what =
+                format!("{} has no cable, and no other link but its loopback", shown(handle));
+            return Err(Failed::told(what).hint("twinax inspect tells what else there is of it"));
         }
         _ if json => {}
-        [cable] => {
-            let rows = peer::about(&sight, cable);
-            tell(tree::rows(&rows, style()))?;
-        }
-        many => {
-            let rows: Vec<_> = many.iter().map(|cable| peer::line(&sight, cable)).collect();
-            tell(format!("{} may mean {} cables:\n", shown(handle), many.len()))?;
+        ([cable], []) => tell(tree::rows(&peer::about(&sight, cable, handle), style()))?,
+        ([], [link]) => tell(tree::rows(&peer::uncabled(&sight, link), style()))?,
+        (cables, others) => {
+            let mut rows: Vec<_> = cables.iter().map(|cable| peer::line(&sight, cable)).collect();
+            rows.extend(others.iter().map(|id| peer::line_without(&sight, id)));
+            let what = if others.is_empty() { "cables" } else { "links" };
+            tell(format!("{} may mean {} {what}:\n", shown(handle), rows.len()))?;
             tell(tree::rows(&rows, style()))?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The namespaces that a handle's cables are in.
+fn ends(sight: &Sight, handle: &str) -> BTreeSet<Netns> {
+    let cables = peer::find(sight, handle);
+    let ends = cables.iter().flat_map(|cable| [Some(cable.near), cable.far]).flatten();
+    ends.chain(peer::without_cable(sight, handle)).map(|id| id.netns.clone()).collect()
+}
+
+/// Where published ports are led from: the host, and engines in containers.
+fn engines(sight: &Sight) -> BTreeSet<Netns> {
+    let bridges = sight.links.iter().filter(|(_, facts)| facts.kind == "bridge");
+    bridges.map(|(id, _)| id.netns.clone()).chain([Netns::Host]).collect()
 }

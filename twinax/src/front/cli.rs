@@ -99,6 +99,11 @@ pub enum Command {
         handle: String,
         json: bool,
     },
+    Inspect {
+        handle: String,
+        rules: bool,
+        json: bool,
+    },
     Doctor(Doctor),
     Completions {
         shell: clap_complete::Shell,
@@ -233,6 +238,7 @@ where
         Verb::Repair { json } => Command::Repair { json },
         Verb::Map(args) => Command::Map(map(args.0)),
         Verb::Peer { handle, json } => Command::Peer { handle, json },
+        Verb::Inspect { handle, rules, json } => Command::Inspect { handle, rules, json },
         Verb::Doctor(args) => {
             let DoctorArgs { of, only, skip, list, json } = args.0;
             Command::Doctor(Doctor { asked: doctor::Asked { of, only, skip }, list, json })

@@ -5,6 +5,7 @@
 
 mod doctor;
 mod seen;
+mod inspected;
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +23,7 @@ use twinax_core::{
 };
 
 pub use self::doctor::{Checks, Report, checks, report};
+pub use self::inspected::{Inspected, inspected};
 pub use self::seen::{Peers, Sight, peers, sight};
 
 /// Raised when a field is removed or changes its meaning.

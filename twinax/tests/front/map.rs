@@ -14,14 +14,14 @@ use twinax_core::{
 
 const PLAIN: Style = Style { width: None, colour: false };
 
-fn netns(name: &str) -> Netns {
+pub(crate) fn netns(name: &str) -> Netns {
     match name {
         "host" => Netns::Host,
         name => Netns::Container(name.parse().expect("well written")),
     }
 }
 
-fn link(at: &str) -> LinkId {
+pub(crate) fn link(at: &str) -> LinkId {
     let (place, name) = at.rsplit_once('/').expect("well written");
     LinkId { netns: netns(place), name: name.parse().expect("well written") }
 }
@@ -77,7 +77,7 @@ fn space(inode: u64, workloads: Vec<Workload>) -> Space {
 }
 
 /// Two containers whose ends bear the same number, a pod, and a namespace nobody is in.
-fn host() -> Sight {
+pub(crate) fn host() -> Sight {
     let mut sight = Sight::default();
     sight.spaces.insert(Netns::Host, space(4026531833, vec![]));
     sight.links.insert(link("host/lo"), facts(1, "", &["127.0.0.1/8"]));
@@ -138,8 +138,8 @@ fn everything_hangs_where_it_is_plugged_in() {
             │  └─ veth2 ⇄ eth0  con2  172.17.0.3/16  gw 172.17.0.1  ● up  docker nginx:1.27
             ├─ cali7 ⇄ eth0  pod shop/cart-0  10.4.0.7/32  gw 172.17.0.1  ● up  cri nginx:1.27
             ├─ device eth0  192.0.2.2/24  ● up
-            ├─ veth9                 orphan: its other end was not found  ● up
-            ├─ published *:8080/tcp  → con1:80                            listener nginx(1001)
+            ├─ veth9  orphan: its other end was not found  ● up
+            ├─ published *:8080/tcp  → con1:80  listener ✓ nginx(1001)
             └─ other namespaces
                └─ netns:/proc/812/fd/7  net:[4026532099]  held by descriptor 7 of process 812 (agent)  lo only
             4 containers, 5 namespaces, 1 bridge, 3 cables, 1 orphan
@@ -183,7 +183,7 @@ fn only_what_was_asked_for() {
             ├─ bridge docker0  172.17.0.1/16  ● up
             │  ├─ veth1 ⇄ eth0  con1  172.17.0.2/16  gw 172.17.0.1  ● up  docker nginx:1.27
             │  └─ veth2 ⇄ eth0  con2  172.17.0.3/16  gw 172.17.0.1  ● up  docker nginx:1.27
-            └─ published *:8080/tcp  → con1:80  listener nginx(1001)
+            └─ published *:8080/tcp  → con1:80  listener ✓ nginx(1001)
             4 containers, 5 namespaces, 1 bridge, 3 cables, 1 orphan, 1 not shown (-a)
         "#]],
     );
@@ -222,22 +222,21 @@ fn both_ends_are_told() {
     let sight = host();
     let about = |handle: &str| {
         let cables = peer::find(&sight, handle);
-        tree::rows(&peer::about(&sight, &cables[0]), PLAIN)
+        tree::rows(&peer::about(&sight, &cables[0], handle), PLAIN)
     };
     expect![[r#"
-        veth1      host         ifindex 7  on docker0  up
-          ⇅        each end names the other: 7 in host ⇄ 2 in con1
-        eth0       con1         ifindex 2  172.17.0.2/16  default via 172.17.0.1  up
-        container  con1  id 000000000000  image nginx:1.27  docker  pid 1001
-        namespace  net:[4026532001], cookie 1
-        traffic    in 12 packets 928 bytes, out 0 packets 0 bytes, dropped 0
+          veth1        host         ifindex 7  on docker0  up
+            ⇅          each end names the other: 7 in host ⇄ 2 in con1
+        ▸ eth0         con1         ifindex 2  172.17.0.2/16  default via 172.17.0.1  up
+            container  con1  id 000000000000  image nginx:1.27  docker  pid 1001
+            namespace  net:[4026532001], cookie 1
+          traffic      in 12 packets 928 bytes, out 0 packets 0 bytes, dropped 0
     "#]]
     .assert_eq(&about("con1"));
     expect![[r#"
-        veth9      host         ifindex 30  up
+        ▸ veth9    host         ifindex 30  up
                    its other end was not found: in a namespace that is hidden, or gone
-        namespace  net:[4026531833], cookie 33
-        traffic    in 12 packets 928 bytes, out 0 packets 0 bytes, dropped 0
+          traffic  in 12 packets 928 bytes, out 0 packets 0 bytes, dropped 0
     "#]]
     .assert_eq(&about("veth9"));
 }

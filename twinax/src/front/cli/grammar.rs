@@ -60,6 +60,12 @@ Examples:
 A port's PROTOCOL is tcp, unless udp or sctp is given; a host port that is left out is chosen. \
 Not detached, the exit code is the command's own, 128+n where signal n ended it.";
 
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  twinax inspect web                 a container, by name or beginning of its id
+  twinax inspect docker0 --rules     a bridge, with every row
+  twinax inspect pid:4711 --json     the network namespace of a process";
+
 const PEER_EXAMPLES: &str = "\
 Examples:
   twinax peer veth926be0c
@@ -209,6 +215,19 @@ pub(super) enum Verb {
         /// What you have in hand: an interface, container, pod, address, MAC, process, INDEX@NAMESPACE
         #[arg(value_name = "HANDLE")]
         handle: String,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show everything known of a namespace, container, link or network
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect {
+        /// What you have in hand: as of peer, or a network, pid:N, netns:PATH, net:[N], host
+        #[arg(value_name = "HANDLE")]
+        handle: String,
+        /// Every rule of the firewall, and every row of long lists
+        #[arg(short = 'v', long, visible_alias = "verbose")]
+        rules: bool,
         /// Print JSON (shape: docs/json.md)
         #[arg(long)]
         json: bool,

@@ -54,19 +54,26 @@ pub(super) struct Read {
 /// as that is possible.
 pub(super) fn read() -> Result<Read, Errno> {
     let mut asker = Asker { channel: Channel::open(Some(NETFILTER))? };
-    let mut read = Read::default();
+    let mut told = Told::default();
     for _ in 0..TRIES {
         let before = asker.generation()?;
-        read = match asker.read() {
+        told = match asker.ask() {
             // Something went away between two questions.
             Err(Errno::NOENT) => continue,
-            read => read?,
+            told => told?,
         };
         if asker.generation()? == before {
             break;
         }
     }
-    Ok(read)
+    Ok(Read { tables: assemble(&told.messages), cut: told.cut })
+}
+
+/// The kernel's answers: which of nftables' messages each is, and what follows its header.
+#[derive(Default)]
+struct Told {
+    messages: Vec<(u16, Vec<u8>)>,
+    cut: bool,
 }
 
 struct Asker {
@@ -98,92 +105,88 @@ impl Asker {
         }
     }
 
-    fn list(
-        &mut self,
-        mut question: Outgoing,
-        mut each: impl FnMut(&Message<'_>),
-    ) -> Result<(), Errno> {
-        // One that is interrupted is told again from its start: the generation will differ.
-        let done = self.channel.dump(&mut question, &mut |message| {
-            message.iter().for_each(&mut each);
+    /// Adds a list's messages, at most `most`.
+    fn list(&mut self, told: &mut Told, mut question: Outgoing, most: usize) -> Result<(), Errno> {
+        let (start, mut cut) = (told.messages.len(), false);
+        let messages = &mut told.messages;
+        let done = self.channel.dump(&mut question, &mut |message| match message {
+            None => messages.truncate(start),
+            Some(_) if messages.len() - start >= most => cut = true,
+            Some(message) => {
+                messages.extend(kind(&message).map(|kind| (kind, message.body.to_vec())));
+            }
         });
+        told.cut |= cut;
         done.map_err(|error| error.errno)
     }
 
-    fn read(&mut self) -> Result<Read, Errno> {
-        let mut read = Read::default();
-        let mut tables = Vec::new();
-        self.list(message(NFT_MSG_GETTABLE, 0, 0), |message| tables.extend(table(message)))?;
-        if tables.is_empty() {
-            return Ok(read);
+    fn ask(&mut self) -> Result<Told, Errno> {
+        let mut told = Told::default();
+        self.list(&mut told, message(NFT_MSG_GETTABLE, 0, 0), RULES)?;
+        if told.messages.is_empty() {
+            return Ok(told);
         }
-        let mut at: HashMap<(Family, String), usize> = HashMap::new();
-        for table in tables {
-            at.insert((table.family, table.name.clone()), read.tables.len());
-            read.tables.push(table);
+        for question in [NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET] {
+            self.list(&mut told, message(question, 0, 0), RULES)?;
         }
-        let mut chains: HashMap<(usize, String), usize> = HashMap::new();
-        self.list(message(NFT_MSG_GETCHAIN, 0, 0), |message| {
-            let Some((family, of, chain)) = chain(message) else { return };
-            if let Some(&n) = at.get(&(family, of)) {
-                let chains_of = &mut read.tables[n].chains;
-                if chains.insert((n, chain.name.clone()), chains_of.len()).is_none() {
-                    chains_of.push(chain);
-                }
-            }
-        })?;
-        let mut count = 0;
-        self.list(message(NFT_MSG_GETRULE, 0, 0), |message| {
-            let Some((family, [of, chain], rule)) = rule(message) else { return };
-            let Some(&n) = at.get(&(family, of)) else { return };
-            if let Some(&c) = chains.get(&(n, chain)) {
-                count += 1;
-                match count <= RULES {
-                    true => read.tables[n].chains[c].rules.push(rule),
-                    false => read.cut = true,
-                }
-            }
-        })?;
-        self.list(message(NFT_MSG_GETSET, 0, 0), |message| {
-            let Some((family, of, set)) = set(message) else { return };
-            if let Some(&n) = at.get(&(family, of)) {
-                read.tables[n].sets.push(set);
-            }
-        })?;
-        self.elements(&mut read)?;
-        Ok(read)
+        self.elements(&mut told)?;
+        Ok(told)
     }
 
     /// Elements of what is part of a rule, or maps something.
-    fn elements(&mut self, read: &mut Read) -> Result<(), Errno> {
+    fn elements(&mut self, told: &mut Told) -> Result<(), Errno> {
+        let sets = told.messages.iter().filter_map(|(kind, body)| set(*kind, body));
+        let sets: Vec<_> = sets.filter(|(.., set)| set.anonymous || set.map).collect();
         let mut left = ELEMENTS;
-        for table in &mut read.tables {
-            let (family, name) = (family_number(table.family), table.name.clone());
-            for set in table.sets.iter_mut().filter(|set| set.anonymous || set.map) {
-                let mut question = message(NFT_MSG_GETSETELEM, 0, family);
-                question.text(1, &name);
-                question.text(2, &set.name);
-                let mut found = Vec::new();
-                let mut cut = false;
-                self.list(question, |message| {
-                    if kind(message) != Some(NFT_MSG_NEWSETELEM) {
-                        return;
-                    }
-                    let list = message.body.get(GENERIC..).and_then(|rest| attribute(rest, 3));
-                    for (_, data) in attributes(list.unwrap_or_default()) {
-                        match found.len() < left {
-                            true => found.extend(element(data)),
-                            false => cut = true,
-                        }
-                    }
-                })?;
-                left -= found.len();
-                read.cut |= cut;
-                set.elements = (!cut).then_some(found);
-            }
+        for (family, table, set) in sets {
+            let mut question = message(NFT_MSG_GETSETELEM, 0, family_number(family));
+            question.text(1, &table);
+            question.text(2, &set.name);
+            let start = told.messages.len();
+            // A message has one element at least.
+            self.list(told, question, left)?;
+            let heard =
+                told.messages[start..].iter().filter_map(|(kind, body)| elements(*kind, body));
+            left = left.saturating_sub(heard.map(|(.., elements)| elements.len()).sum());
         }
         Ok(())
     }
+}
+
+/// Puts together what belongs together. Chains and sets of a table that is not there are left out.
+fn assemble(messages: &[(u16, Vec<u8>)]) -> Vec<Table> {
+    let mut tables: Vec<Table> = Vec::new();
+    let mut at: HashMap<(Family, String), usize> = HashMap::new();
+    let mut chains: HashMap<(usize, String), usize> = HashMap::new();
+    for (kind, body) in messages {
+        if let Some(table) = table(*kind, body) {
+            at.insert((table.family, table.name.clone()), tables.len());
+            tables.push(table);
+        } else if let Some((family, of, chain)) = chain(*kind, body) {
+            let Some(&n) = at.get(&(family, of)) else { continue };
+            chains.insert((n, chain.name.clone()), tables[n].chains.len());
+            tables[n].chains.push(chain);
+        } else if let Some((family, [of, chain], rule)) = rule(*kind, body) {
+            let Some(&n) = at.get(&(family, of)) else { continue };
+            let Some(&c) = chains.get(&(n, chain)) else { continue };
+            tables[n].chains[c].rules.push(rule);
+        } else if let Some((family, of, set)) = set(*kind, body) {
+            let Some(&n) = at.get(&(family, of)) else { continue };
+            tables[n].sets.push(set);
+        } else if let Some((family, [of, name], found)) = elements(*kind, body) {
+            let Some(&n) = at.get(&(family, of)) else { continue };
+            let set = tables[n].sets.iter_mut().find(|set| set.name == name);
+            set.into_iter()
+                .for_each(|set| set.elements.get_or_insert_default().extend(found.clone()));
+        }
+    }
+    // A map that nobody told an element of is empty.
+    for set in tables.iter_mut().flat_map(|table| &mut table.sets) {
+        if set.anonymous || set.map {
+            set.elements.get_or_insert_default();
+        }
+    }
+    tables
 }
 
 fn message(kind: u16, seq: u32, family: u8) -> Outgoing {
@@ -198,9 +201,9 @@ fn kind(message: &Message<'_>) -> Option<u16> {
     (message.kind >> 8 == NFNL_SUBSYS_NFTABLES).then_some(message.kind & 0xff)
 }
 
-/// The family and the attributes of a message of that kind.
-fn body<'a>(message: &Message<'a>, wanted: u16) -> Option<(Family, &'a [u8])> {
-    let (generic, rest) = message.body.split_at_checked(GENERIC)?;
+/// The family and the attributes of a message, if it is of that kind.
+fn attributes_of(kind: u16, wanted: u16, body: &[u8]) -> Option<(Family, &[u8])> {
+    let (generic, rest) = body.split_at_checked(GENERIC)?;
     let family = match i32::from(generic[0]) {
         libc::NFPROTO_INET => Family::Inet,
         libc::NFPROTO_IPV4 => Family::Ip,
@@ -210,7 +213,7 @@ fn body<'a>(message: &Message<'a>, wanted: u16) -> Option<(Family, &'a [u8])> {
         libc::NFPROTO_NETDEV => Family::Netdev,
         _ => return None,
     };
-    (kind(message) == Some(wanted)).then_some((family, rest))
+    (kind == wanted).then_some((family, rest))
 }
 
 fn family_number(family: Family) -> u8 {
@@ -229,9 +232,9 @@ fn name(rest: &[u8], kind: u16) -> Option<String> {
     attribute(rest, kind).and_then(text).map(ToOwned::to_owned)
 }
 
-fn table(message: &Message<'_>) -> Option<Table> {
+fn table(kind: u16, body: &[u8]) -> Option<Table> {
     const DORMANT: u32 = 1;
-    let (family, rest) = body(message, NFT_MSG_NEWTABLE)?;
+    let (family, rest) = attributes_of(kind, NFT_MSG_NEWTABLE, body)?;
     let flags = attribute(rest, 2).and_then(be32).unwrap_or_default();
     Some(Table {
         engine: Engine::Nft,
@@ -244,8 +247,8 @@ fn table(message: &Message<'_>) -> Option<Table> {
     })
 }
 
-fn chain(message: &Message<'_>) -> Option<(Family, String, Chain)> {
-    let (family, rest) = body(message, NFT_MSG_NEWCHAIN)?;
+fn chain(kind: u16, body: &[u8]) -> Option<(Family, String, Chain)> {
+    let (family, rest) = attributes_of(kind, NFT_MSG_NEWCHAIN, body)?;
     let base = attribute(rest, 4).and_then(|hook| {
         Some(Base {
             kind: name(rest, 7)?,
@@ -274,8 +277,8 @@ fn hook_of(family: Family, number: u32) -> Option<Hook> {
     hooks.get(number as usize).copied()
 }
 
-fn rule(message: &Message<'_>) -> Option<(Family, [String; 2], Rule)> {
-    let (family, rest) = body(message, NFT_MSG_NEWRULE)?;
+fn rule(kind: u16, body: &[u8]) -> Option<(Family, [String; 2], Rule)> {
+    let (family, rest) = attributes_of(kind, NFT_MSG_NEWRULE, body)?;
     let steps = attribute(rest, 4).unwrap_or_default();
     let handle =
         attribute(rest, 3).and_then(|data| data.first_chunk()).map(|d| u64::from_be_bytes(*d));
@@ -288,12 +291,12 @@ fn rule(message: &Message<'_>) -> Option<(Family, [String; 2], Rule)> {
     Some((family, [name(rest, 1)?, name(rest, 2)?], rule))
 }
 
-fn set(message: &Message<'_>) -> Option<(Family, String, Set)> {
+fn set(kind: u16, body: &[u8]) -> Option<(Family, String, Set)> {
     const ANONYMOUS: u32 = 1;
     const INTERVAL: u32 = 4;
     const MAP: u32 = 8;
     const DATA_VERDICT: u32 = 0xffff_ff00;
-    let (family, rest) = body(message, NFT_MSG_NEWSET)?;
+    let (family, rest) = attributes_of(kind, NFT_MSG_NEWSET, body)?;
     let number = |kind| attribute(rest, kind).and_then(be32).unwrap_or_default();
     let flags = number(3);
     let set = Set {
@@ -306,6 +309,13 @@ fn set(message: &Message<'_>) -> Option<(Family, String, Set)> {
         elements: None,
     };
     Some((family, name(rest, 1)?, set))
+}
+
+fn elements(kind: u16, body: &[u8]) -> Option<(Family, [String; 2], Vec<Element>)> {
+    let (family, rest) = attributes_of(kind, NFT_MSG_NEWSETELEM, body)?;
+    let list = attribute(rest, 3).unwrap_or_default();
+    let found = attributes(list).filter_map(|(_, data)| element(data)).collect();
+    Some((family, [name(rest, 1)?, name(rest, 2)?], found))
 }
 
 fn element(data: &[u8]) -> Option<Element> {
@@ -323,4 +333,84 @@ fn element(data: &[u8]) -> Option<Element> {
         end: attribute(data, 3).and_then(be32).is_some_and(|flags| flags & END > 0),
         yields: plain().or_else(verdict).unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use expect_test::expect_file;
+    use twinax_core::firewall::understand;
+
+    use super::*;
+
+    /// Answers of a kernel as they were recorded: a message a line, its kind and its bytes.
+    fn recorded(text: &str) -> Vec<(u16, Vec<u8>)> {
+        let message = |line: &str| {
+            let (kind, hex) = line.split_once(' ').unwrap();
+            let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            (kind.parse().unwrap(), (0..hex.len()).step_by(2).map(byte).collect())
+        };
+        text.lines().map(message).collect()
+    }
+
+    fn told(messages: &[(u16, Vec<u8>)]) -> String {
+        let (tables, led) = understand(&assemble(messages));
+        let mut text = String::new();
+        for table in &tables {
+            writeln!(text, "table {} {}", table.family, table.name).unwrap();
+            for chain in &table.chains {
+                let base = chain.base.as_ref().map(|base| {
+                    let policy = if base.drops { "drop" } else { "accept" };
+                    format!(" {} {} {} {policy}", base.kind, base.hook, base.priority)
+                });
+                writeln!(text, "  {}{}", chain.name, base.unwrap_or_default()).unwrap();
+                for rule in &chain.rules {
+                    let comment = rule.comment.as_ref().map(|c| format!(" # {c}"));
+                    let comment = comment.unwrap_or_default();
+                    writeln!(text, "    {} {rule}{comment}", rule.handle).unwrap();
+                }
+            }
+            for set in &table.sets {
+                writeln!(text, "  @{} {:?}", set.name, set.elements).unwrap();
+            }
+        }
+        for port in led {
+            let host = port.host.map_or("*".to_owned(), |host| host.to_string());
+            let ((first, last), to) = (port.host_ports, port.to);
+            let to_port = port.to_port.map_or("same".to_owned(), |port| port.to_string());
+            let proto = port.proto;
+            writeln!(text, "{proto} {host} {first}-{last} -> {to} {to_port} by {}", port.by)
+                .unwrap();
+        }
+        text
+    }
+
+    /// Recorded on Linux 6.18 of: Docker 20.10 with iptables 1.8.9 beside our own tables; Podman
+    /// 4.3 with netavark 1.4; CNI's portmap 1.1; a list of what nft 1.0.6 and iptables write.
+    #[test]
+    fn what_others_write_is_understood() {
+        let docker = recorded(include_str!("golden/docker.txt"));
+        expect_file!["golden/docker.expect"].assert_eq(&told(&docker));
+        let podman = recorded(include_str!("golden/podman.txt"));
+        expect_file!["golden/podman.expect"].assert_eq(&told(&podman));
+        let portmap = recorded(include_str!("golden/portmap.txt"));
+        expect_file!["golden/portmap.expect"].assert_eq(&told(&portmap));
+        let nft = recorded(include_str!("golden/nft.txt"));
+        expect_file!["golden/nft.expect"].assert_eq(&told(&nft));
+    }
+
+    #[test]
+    fn what_is_cut_short_does_no_harm() {
+        let whole = recorded(include_str!("golden/nft.txt"));
+        let mut least = usize::MAX;
+        for step in 1..40 {
+            let mut cut = whole.clone();
+            for (n, (_, body)) in cut.iter_mut().enumerate() {
+                body.truncate(body.len().saturating_sub((n * 7 + step * 13) % 200));
+            }
+            least = least.min(told(&cut).len());
+        }
+        assert!(least < told(&whole).len());
+    }
 }
