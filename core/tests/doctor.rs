@@ -1,5 +1,7 @@
 //! Each check finds what it is for and nothing else; a healthy host with three engines is clean.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where and stop")]
+
 #[path = "draw/sample.rs"]
 #[allow(dead_code, reason = "the drawings use more of it")]
 mod sample;

@@ -9,7 +9,7 @@ use super::{
     Found, Severity, Subject, Told,
     exam::Exam,
     packet::{self, Dropped, Packet},
-    some, turn, within, word,
+    turn, within, word,
 };
 use crate::{
     firewall::{Engine, Hook, LedPort, Table},
@@ -23,6 +23,8 @@ const UNREAD: &str = "its firewall could not be read";
 const SAMPLES: usize = 16;
 /// Of published ports, so many are tried.
 const LED_MAX: usize = 1000;
+/// Of published ports, so many are named.
+const PORTS_TOLD: usize = 10;
 /// Of many links alike, the commands for so many are told.
 const COMMANDS: usize = 4;
 
@@ -49,18 +51,21 @@ pub(super) fn address(exam: &Exam<'_>, id: &LinkId, ipv6: bool) -> Option<IpAddr
     addrs.find(|addr| !super::forwarding::is_link_local(*addr))
 }
 
-/// Links whose traffic one chain drops.
+/// Of which network a chain drops what.
 struct Swallowed<'a> {
     by: Dropped<'a>,
+    /// Several where each container has a link of its own.
     routers: BTreeSet<&'a LinkId>,
     clients: BTreeSet<&'a LinkId>,
+    /// What they send out is dropped, not only what comes to published ports.
+    out: bool,
     ports: BTreeSet<String>,
 }
 
 /// A packet from each network out, and one in to each published port, must not meet a chain that
 /// drops it for no reason but that it does not know it.
 pub(super) fn dropped(exam: &Exam<'_>, found: &mut Found) {
-    let mut all: BTreeMap<(&Netns, bool, &str, &str), Swallowed<'_>> = BTreeMap::new();
+    let mut all = All::new();
     for ((router, ipv6), ways) in exam.networks() {
         let Some(uplink) = exam.uplink(router, ipv6) else { continue };
         let Some(interior) = walls(exam, &router.netns, found) else { continue };
@@ -68,9 +73,9 @@ pub(super) fn dropped(exam: &Exam<'_>, found: &mut Found) {
             let from = address(exam, way.from, ipv6);
             let out = Packet::new(router, uplink, from, ipv6);
             if let Some(by) = packet::dropped(exam, interior, Hook::Forward, &out) {
-                let swallowed = note(&mut all, (&router.netns, ipv6), by);
-                swallowed.routers.insert(router);
+                let swallowed = note(exam, &mut all, (router, ipv6), by);
                 swallowed.clients.insert(way.from);
+                swallowed.out = true;
             }
         }
         let mut at: BTreeMap<IpAddr, &LinkId> = BTreeMap::new();
@@ -88,33 +93,38 @@ pub(super) fn dropped(exam: &Exam<'_>, found: &mut Found) {
                 ..Packet::new(uplink, router, None, ipv6)
             };
             if let Some(by) = packet::dropped(exam, interior, Hook::Forward, &into) {
-                let swallowed = note(&mut all, (&router.netns, ipv6), by);
-                swallowed.routers.insert(router);
+                let swallowed = note(exam, &mut all, (router, ipv6), by);
                 swallowed.clients.insert(to);
                 swallowed.ports.insert(format!("{}/{}", led.host_ports.0, led.proto));
             }
         }
     }
-    for ((netns, ..), swallowed) in all {
-        tell_swallowed(exam, netns, &swallowed, found);
+    for swallowed in all.values() {
+        tell_swallowed(exam, swallowed, found);
     }
 }
 
-type All<'a> = BTreeMap<(&'a Netns, bool, &'a str, &'a str), Swallowed<'a>>;
+/// By namespace, IP version, table and chain; and by bridge, where the network has one.
+type All<'a> = BTreeMap<(&'a Netns, bool, &'a str, &'a str, Option<&'a LinkId>), Swallowed<'a>>;
 
 fn note<'a, 'b>(
+    exam: &Exam<'a>,
     all: &'b mut All<'a>,
-    (netns, ipv6): (&'a Netns, bool),
+    (router, ipv6): (&'a LinkId, bool),
     by: Dropped<'a>,
 ) -> &'b mut Swallowed<'a> {
-    let key = (netns, ipv6, by.table.name.as_str(), by.chain.name.as_str());
+    let bridge = exam.facts(router).is_some_and(|facts| facts.kind == "bridge").then_some(router);
+    let key = (&router.netns, ipv6, by.table.name.as_str(), by.chain.name.as_str(), bridge);
     let empty = Swallowed {
         by,
         routers: BTreeSet::new(),
         clients: BTreeSet::new(),
+        out: false,
         ports: BTreeSet::new(),
     };
-    all.entry(key).or_insert(empty)
+    let swallowed = all.entry(key).or_insert(empty);
+    swallowed.routers.insert(router);
+    swallowed
 }
 
 fn number(proto: Proto) -> u8 {
@@ -125,38 +135,45 @@ fn number(proto: Proto) -> u8 {
     }
 }
 
-fn tell_swallowed(exam: &Exam<'_>, netns: &Netns, it: &Swallowed<'_>, found: &mut Found) {
-    let names: Vec<String> = it.routers.iter().map(|id| word(id.name.as_str())).collect();
+fn tell_swallowed(exam: &Exam<'_>, it: &Swallowed<'_>, found: &mut Found) {
+    let names: Vec<&str> = it.routers.iter().map(|id| id.name.as_str()).take(COMMANDS).collect();
+    let more = it.routers.len() - names.len();
     let mut todo = Vec::new();
     for router in it.routers.iter().take(COMMANDS) {
-        todo.extend(admit(exam, netns, &it.by, router, !it.ports.is_empty()));
+        todo.extend(admit(exam, it, router));
     }
-    if it.routers.len() > COMMANDS {
-        todo.push(format!("# and the same for the other {}", it.routers.len() - COMMANDS));
+    let mut networks = names.join(", ");
+    if more > 0 {
+        todo.push(format!("# and the same for {more} more"));
+        networks += &format!(" and {more} more");
     }
-    let ports: Vec<&str> = it.ports.iter().map(String::as_str).collect();
-    let what = match ports.is_empty() {
-        true => String::new(),
-        false => format!(", and what comes to published ports ({})", ports.join(", ")),
+    let ports: Vec<&str> = it.ports.iter().map(String::as_str).take(PORTS_TOLD).collect();
+    let mut list = ports.join(", ");
+    if it.ports.len() > ports.len() {
+        list += ", …";
+    }
+    let what = match (it.out, ports.is_empty()) {
+        (true, true) => format!("what comes from {networks}"),
+        (true, false) => {
+            format!("what comes from {networks}, and what goes there to published ports ({list})")
+        }
+        (false, _) => format!("what goes to published ports of {networks} ({list})"),
     };
-    let subject = Subject::space(exam.sight, netns);
-    let links = it.routers.iter().chain(&it.clients).map(|id| (*id).clone());
     let told = Told {
-        what: format!("{} drops what {} forwards{what}", chain_words(&it.by), names.join(", ")),
+        what: format!("{} drops {what}", chain_words(&it.by)),
         why: format!(
-            "{} No rule in it accepts packets of {}, as of a network that whoever wrote it knows \
-             nothing of. A drop in any chain is final, whatever others accept.",
+            "{} No rule in it accepts these packets: whoever wrote it knows nothing of the network. \
+             A drop in any chain is final, whatever others accept.",
             match it.by.by_policy {
                 true => "The chain's policy is to drop.",
                 false => "The chain ends with a rule that drops everything.",
             },
-            some(it.routers.len(), "this network").replace("1 this", "this"),
-        )
-        .replace("this networks", "networks like these"),
+        ),
         todo,
     };
-    let of = it.routers.iter().map(|id| super::place(exam.sight, id)).collect();
-    found.add(Severity::Problem, Subject { of, ..subject.with(links) }, told);
+    let of = it.routers.iter().take(COMMANDS).map(|id| super::place(exam.sight, id)).collect();
+    let links = it.routers.iter().chain(&it.clients).map(|id| (*id).clone());
+    found.add(Severity::Problem, Subject { of, ..Subject::default() }.with(links), told);
 }
 
 /// A chain as people find it again.
@@ -169,41 +186,37 @@ fn chain_words(by: &Dropped<'_>) -> String {
 }
 
 /// The commands that let a network through such a chain.
-fn admit(
-    exam: &Exam<'_>,
-    netns: &Netns,
-    by: &Dropped<'_>,
-    router: &LinkId,
-    ports: bool,
-) -> Vec<String> {
-    let enter = within(exam.sight, netns);
+fn admit(exam: &Exam<'_>, it: &Swallowed<'_>, router: &LinkId) -> Vec<String> {
+    let enter = within(exam.sight, &router.netns);
     let link = word(router.name.as_str());
-    let (table, chain) = (by.table, by.chain);
+    let (table, chain) = (it.by.table, it.by.chain);
+    let mut todo = Vec::new();
     let Some(tool) = packet::tool(table) else {
-        let rule = format!(
-            "{enter}nft insert rule {} {} {}",
-            table.family,
-            word(&table.name),
-            word(&chain.name)
-        );
-        let led = if ports { " or ct status dnat" } else { "" };
-        let mut rules = vec![
-            format!("{rule} iifname {link} accept"),
-            format!("{rule} oifname {link} ct state established,related accept"),
-        ];
-        if !led.is_empty() {
-            rules.push(format!("{rule} oifname {link} ct status dnat accept"));
+        let (family, table, chain) = (table.family, word(&table.name), word(&chain.name));
+        let rule = format!("{enter}nft insert rule {family} {table} {chain}");
+        if it.out {
+            todo.push(format!("{rule} iifname {link} accept"));
+            todo.push(format!("{rule} oifname {link} ct state established,related accept"));
         }
-        return rules;
+        if !it.ports.is_empty() {
+            todo.push(format!("{rule} oifname {link} ct status dnat accept"));
+        }
+        return todo;
     };
     // Docker keeps this one for others, and never flushes it.
     let docker = table.chains.iter().any(|chain| chain.name == "DOCKER-USER");
     let chain = if docker { "DOCKER-USER".to_owned() } else { word(&chain.name) };
-    let states = if ports { "RELATED,ESTABLISHED,DNAT" } else { "RELATED,ESTABLISHED" };
-    vec![
-        format!("{enter}{tool} -I {chain} -i {link} -j ACCEPT"),
-        format!("{enter}{tool} -I {chain} -o {link} -m conntrack --ctstate {states} -j ACCEPT"),
-    ]
+    let rule = format!("{enter}{tool} -I {chain}");
+    if it.out {
+        todo.push(format!("{rule} -i {link} -j ACCEPT"));
+    }
+    let states = match (it.out, it.ports.is_empty()) {
+        (true, true) => "RELATED,ESTABLISHED",
+        (true, false) => "RELATED,ESTABLISHED,DNAT",
+        (false, _) => "DNAT",
+    };
+    todo.push(format!("{rule} -o {link} -m conntrack --ctstate {states} -j ACCEPT"));
+    todo
 }
 
 /// With br_netfilter, frames between ports of a bridge pass the chains for forwarded packets.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Found, Severity, Subject, Told, exam::Exam, place, some, within, word};
 use crate::{
-    map::{is_loopback, is_up, shown},
+    map::{is_loopback, shown},
     model::{LinkId, Netns},
     sight::{Holder, LinkFacts, Runtime, Space},
 };
@@ -195,7 +195,8 @@ pub(super) fn port_down(exam: &Exam<'_>, found: &mut Found) {
         let Some(far) = &facts.leads_to else { continue };
         let addressed = facts.addrs.iter().any(|net| !super::forwarding::is_link_local(net.addr()));
         let theirs = id.netns != Netns::Host && id.netns != far.netns;
-        if !theirs || !addressed || !exam.has_process(&id.netns) || is_up(facts) {
+        // Not by what its state is called: the kernel takes its time to say that.
+        if !theirs || !addressed || !exam.has_process(&id.netns) {
             continue;
         }
         let down = |id: &LinkId| exam.link(id).is_some_and(|link| !link.up);
