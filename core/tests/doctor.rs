@@ -634,3 +634,207 @@ fn every_check_is_tried() {
         }
     }
 }
+
+/// What is not known is said, and is neither healthy nor broken.
+#[test]
+fn what_cannot_be_read_is_not_judged() {
+    let mut bare = healthy();
+    bare.0.interiors.clear();
+    let report = examined(&bare.0);
+    assert_eq!(report.findings, []);
+    let unchecked: BTreeSet<&str> = report.unchecked.iter().map(|it| it.check).collect();
+    let expected = [
+        "forwarding-off",
+        "forward-dropped",
+        "bridge-netfilter",
+        "masquerade-missing",
+        "neighbour-table-full",
+        "published-not-led",
+        "published-no-listener",
+        "published-loopback-listener",
+    ];
+    assert_eq!(unchecked, BTreeSet::from(expected));
+
+    let cases: [(&str, fn(&mut Host)); 5] = [
+        ("the firewall", |h| {
+            let interior = inside(h, &Netns::Host);
+            interior.firewall.clear();
+            interior.led.clear();
+            interior.unseen.push("nftables of host: operation not permitted".to_owned());
+        }),
+        ("legacy tables", |h| {
+            let line = "iptables-legacy of host: operation not permitted".to_owned();
+            inside(h, &Netns::Host).unseen.push(line);
+        }),
+        ("connections", |h| {
+            let interior = inside(h, &Netns::Host);
+            interior.conntrack = None;
+            interior.unseen.push("connection tracking of host: operation not permitted".to_owned());
+        }),
+        ("a namespace's links", |h| {
+            h.link(&host("vethdead"), "veth", &[]);
+            let space = Space { inode: 9, ..Space::default() };
+            h.0.spaces.insert(con(9999), space);
+        }),
+        ("sockets", |h| {
+            h.0.listeners.retain(|it| it.netns != con(4000));
+            h.0.unseen.push("routes of pid:4000: no such process".to_owned());
+        }),
+    ];
+    for (what, broken) in cases {
+        let mut host = healthy();
+        broken(&mut host);
+        let report = examined(&host.0);
+        assert_eq!(report.findings, [], "{what}");
+        assert!(!report.unchecked.is_empty(), "{what}");
+    }
+}
+
+/// Each is as it should be, or meant, though it looks like something that is not.
+#[test]
+fn what_is_meant_is_not_found() {
+    let cases: [(&str, fn(&mut Host)); 13] = [
+        ("a rule that keeps containers apart, as Docker's for icc=false", |h| {
+            let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+            let apart = rule(vec![is(from("br1")), is(to("br1"))], Action::Drop);
+            forward.insert(0, apart);
+        }),
+        ("a rule that closes a network by name", |h| {
+            let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+            forward.insert(0, rule(vec![is(from("br1"))], Action::Drop));
+        }),
+        ("a rule that nobody understands may accept", |h| {
+            let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+            forward.retain(|rule| rule.matches != [is(from("lxcbr0"))]);
+            forward.push(rule(vec![is(What::Other("bpf".to_owned()))], Action::Accept));
+        }),
+        ("a router outside that knows the way back", |h| {
+            let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
+            post.retain(|rule| rule.matches != [is(What::Source(net("10.0.3.0/24")))]);
+            h.0.interiors.get_mut(&Netns::Host).unwrap().firewall.pop();
+            let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
+            post.push(rule(vec![is(What::Source(net("10.1.0.0/24")))], Action::Masquerade));
+            let out = h.space("netns:/run/netns/out", vec![workload(Runtime::IpNetns, "out", "")]);
+            let eth0 = link(&out, "eth0");
+            h.link(&eth0, "veth", &["192.0.2.1/24"]);
+            h.facts(&eth0).leads_to = Some(host("enp1s0"));
+            h.facts(&host("enp1s0")).kind = "veth".to_owned();
+            h.facts(&host("enp1s0")).leads_to = Some(eth0.clone());
+            let via = Some("192.0.2.17".parse().unwrap());
+            let dst = net("10.0.3.0/24");
+            h.0.topology.routes.insert(Route { link: eth0, dst, via, src: None });
+            let mut interior = Interior::default();
+            for (name, value) in SWITCHES {
+                interior.switches.insert(name.to_owned(), value.to_owned());
+            }
+            h.0.interiors.insert(out, interior);
+        }),
+        ("loose reverse paths with two uplinks", |h| {
+            second_uplink(h, 254);
+            switch(h, &Netns::Host, "ipv4/conf/enp2s0/rp_filter", "2");
+        }),
+        ("strict reverse paths with one uplink", |h| {
+            switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "1");
+        }),
+        ("a table for each source address", |h| {
+            second_uplink(h, 100);
+            switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "1");
+            let when = "from 198.51.100.7".to_owned();
+            inside(h, &Netns::Host).rules.push(PolicyRule { when, ..PolicyRule::default() });
+        }),
+        ("router advertisements that are taken, and a default route by hand", |h| {
+            h.facts(&host("enp1s0")).addrs.push(net("2001:db8::17/64"));
+            switch(h, &Netns::Host, "ipv6/conf/enp1s0/accept_ra", "2");
+        }),
+        ("a bridge with its first port's address", |h| {
+            let mac = links_of(h, &host("vethshop")).mac;
+            links_of(h, &host("br1")).mac = mac;
+        }),
+        ("an address of the loopback, and a gateway that a proxy answers for", |h| {
+            let eth0 = link(&con(5008), "eth0");
+            h.default_route(&eth0, "169.254.1.1");
+            switch(h, &Netns::Host, "ipv4/conf/lab5008/proxy_arp", "1");
+        }),
+        ("a resolver of one's own", |h| {
+            resolver(h, &["127.0.0.1"]);
+            let at = "127.0.0.1:53".parse().unwrap();
+            let (netns, processes) = (con(5001), Vec::new());
+            let proto = Proto::Udp;
+            h.0.listeners.push(Listener { netns, proto, at, dual: false, processes });
+        }),
+        ("a bridge without members that is down, and default routes in halves", |h| {
+            h.bridge("br9", "172.30.0.1/16");
+            links_of(h, &host("br9")).up = false;
+            h.facts(&host("br9")).operstate = "down".to_owned();
+            route(h, "0.0.0.0/1");
+            route(h, "128.0.0.0/1");
+        }),
+        ("a relay on the host instead of a rule", |h| {
+            inside(h, &Netns::Host).led.retain(|led| led.host_ports != (8000, 8000));
+            listen(&mut h.0, &Netns::Host, "[::]:8000");
+        }),
+    ];
+    for (what, change) in cases {
+        let mut host = healthy();
+        change(&mut host);
+        let report = examined(&host.0);
+        assert_eq!(report.findings, [], "{what}");
+    }
+}
+
+#[test]
+fn a_handle_leaves_away_what_does_not_concern_it() {
+    let mut sick = healthy();
+    sick.0.listeners.retain(|it| it.netns != con(4000) || it.proto != Proto::Tcp);
+    links_of(&mut sick, &link(&con(5003), "eth0")).mtu = 1300;
+    let found = |of: &[&str], only: &[&str], skip: &[&str]| {
+        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let asked = Asked { of: list(of), only: list(only), skip: list(skip) };
+        examine(&sick.0, &asked).map(|report| ids(&report))
+    };
+    assert_eq!(found(&[], &[], &[]).unwrap(), ["mtu-step", "published-no-listener"]);
+    for of in ["pod", "pid:5003", "10.89.0.2", "podman1", "veth3", "pid:5003/eth0"] {
+        assert_eq!(found(&[of], &[], &[]).unwrap(), ["mtu-step"], "{of}");
+    }
+    assert_eq!(found(&["web-1"], &[], &[]).unwrap(), ["published-no-listener"]);
+    assert_eq!(found(&["net0"], &[], &[]).unwrap(), ["published-no-listener"]);
+    assert_eq!(found(&["con1"], &[], &[]).unwrap(), [""; 0]);
+    assert_eq!(found(&[], &["mtu-step"], &[]).unwrap(), ["mtu-step"]);
+    assert_eq!(found(&[], &[], &["mtu-step"]).unwrap(), ["published-no-listener"]);
+    assert_eq!(found(&["con1", "nobody"], &[], &[]), Err("nobody".to_owned()));
+}
+
+/// Whatever others are called, nothing of it acts on a terminal or ends a word of a command.
+#[test]
+fn hostile_names_stay_text() {
+    let mut sick = healthy();
+    let evil = "\x1b[2J'; reboot #\u{202e}";
+    sick.0.listeners.retain(|it| it.netns != con(4000) || it.proto != Proto::Tcp);
+    sick.0.spaces.get_mut(&con(4000)).unwrap().workloads[0].name = evil.to_owned();
+    let cut = LinkId::host(twinax_core::name::IfName::spelled(b"a'b;\x1b[m"));
+    sick.link(&cut, "veth", &[]);
+    let mount = Holder::Mount { path: format!("/run/netns/{evil}"), seen_by: 1 };
+    let left = sick.space("netns:/run/netns/left", vec![]);
+    sick.0.spaces.get_mut(&left).unwrap().holders = vec![mount];
+    let tables = &mut inside(&mut sick, &Netns::Host).firewall;
+    tables[0].chains[0].name = evil.to_owned();
+    tables[0].chains[0].rules.clear();
+    let report = examined(&sick.0);
+    let found: BTreeSet<&str> = ids(&report).into_iter().collect();
+    for id in ["published-no-listener", "orphan-veth", "orphan-namespace", "forward-dropped"] {
+        assert!(found.contains(id), "{id}: {found:?}");
+    }
+    for finding in &report.findings {
+        let texts = finding.of.iter().chain(&finding.todo).chain([&finding.what, &finding.why]);
+        for text in texts {
+            let acts = |c: char| c.is_control() || c == '\u{202e}';
+            assert!(!text.contains(acts), "{text:?}");
+        }
+        for command in finding.todo.iter().filter(|line| !line.starts_with('#')) {
+            // A quote within is written as `'\\''`: what is left is in quotes or outside.
+            let command = command.replace(r"'\''", "");
+            let outside: String = command.split('\'').step_by(2).collect();
+            assert!(!outside.contains("reboot"), "{command}");
+        }
+    }
+}

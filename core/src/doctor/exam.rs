@@ -136,6 +136,13 @@ impl<'a> Exam<'a> {
         self.sight.interiors.get(netns)
     }
 
+    /// Whether it is known who listens in a namespace.
+    pub(super) fn is_heard(&self, netns: &Netns) -> bool {
+        let prefix = format!("routes of {netns}:");
+        let unread = self.sight.unseen.iter().any(|line| line.starts_with(&prefix));
+        self.interior(netns).is_some() && !unread
+    }
+
     /// A switch of a namespace; `None` where it could not be read.
     pub(super) fn switch(&self, netns: &Netns, name: &str) -> Option<&'a str> {
         self.interior(netns)?.switches.get(name).map(String::as_str)

@@ -32,6 +32,10 @@ pub(super) fn loopback(exam: &Exam<'_>, found: &mut Found) {
         if dead.is_empty() {
             continue;
         }
+        if !exam.is_heard(netns) {
+            found.not_checked(netns, super::ports::UNHEARD);
+            continue;
+        }
         let others = resolver.servers.len() - dead.len();
         let list: Vec<String> = dead.iter().map(ToString::to_string).collect();
         let severity = if others == 0 { Severity::Problem } else { Severity::Warning };

@@ -16,7 +16,7 @@ use crate::{
     sight::{Listener, PublishedPort, Runtime, Workload},
 };
 
-const UNHEARD: &str = "who listens in it could not be read";
+pub(super) const UNHEARD: &str = "who listens in it could not be read";
 
 /// A published port of a running container.
 struct Claim<'a> {
@@ -50,10 +50,8 @@ fn listeners<'a>(
     netns: &Netns,
     (proto, port): (Proto, u16),
 ) -> Option<Vec<&'a Listener>> {
-    let prefix = format!("routes of {netns}:");
-    let unread = exam.sight.unseen.iter().any(|line| line.starts_with(&prefix));
     // Sockets of SCTP are not listed.
-    if exam.interior(netns).is_none() || unread || proto == Proto::Sctp {
+    if !exam.is_heard(netns) || proto == Proto::Sctp {
         return None;
     }
     let all = exam.sight.listeners.iter().filter(|it| it.netns == *netns);
