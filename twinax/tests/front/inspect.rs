@@ -143,7 +143,9 @@ fn check(handle: &str, expected: Expect) {
 
 #[test]
 fn a_container_is_told_with_all_it_has() {
-    check("con1", expect![[r#"
+    check(
+        "con1",
+        expect![[r#"
         container con1 (docker)
         identity
         ├─ container  con1  id 000000000000  image nginx:1.27  docker  pid 1001
@@ -166,12 +168,15 @@ fn a_container_is_told_with_all_it_has() {
         ├─ servers  127.0.0.11
         ├─ search   evil\u{1b}[2J
         └─ as of    process 1001
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_bridge_is_told_with_its_members_and_rules() {
-    check("docker0", expect![[r#"
+    check(
+        "docker0",
+        expect![[r#"
         bridge docker0 of host
         ends
         └─ 3 docker0  bridge  172.17.0.1/16  ● up
@@ -189,12 +194,15 @@ fn a_bridge_is_told_with_its_members_and_rules() {
         published
         ├─ *:8080/tcp  → con1:80 (172.17.0.2)  DNAT ip nat DOCKER #8080  listener ✓ nginx(1001)
         └─ *:9090/tcp  → con2:90 (172.17.0.3)  DNAT ip nat DOCKER #9090 (on no runtime's record)  listener ✗ nobody
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_end_of_a_cable_is_told_with_the_other() {
-    check("veth1", expect![[r#"
+    check(
+        "veth1",
+        expect![[r#"
         veth veth1 of host
         ends
         ├─ 7 veth1  ⇄ eth0 con1                  on docker0  ● up
@@ -207,7 +215,8 @@ fn an_end_of_a_cable_is_told_with_the_other() {
         └─ out  0 packets  0 bytes  dropped 0
         forwarding database
         └─ 02:42:ac:11:00:02  behind veth1  learned
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod holder;
 mod spaces;
 mod unanswered;
 mod wires;
+mod interior;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -61,6 +62,7 @@ const ALL: &[&[Test]] = &[
     spaces::TESTS,
     unanswered::TESTS,
     wires::TESTS,
+    interior::TESTS,
 ];
 
 fn main() -> ExitCode {
