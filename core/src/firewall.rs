@@ -192,7 +192,7 @@ pub enum What {
     },
     /// At least one of these: an inline set, as in `tcp dport { 80, 443 }`. With [`Match::not`]:
     /// none of them.
-    AnyOf(Vec<What>),
+    AnyOf(Vec<Self>),
     /// Understood by nobody here; in words as good as there are.
     Other(String),
 }

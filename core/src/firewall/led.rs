@@ -165,10 +165,9 @@ impl Way {
             }
             meet(&mut way.protos, protos)?;
             meet(&mut way.hosts, hosts)?;
-            match (way.ports.len(), ports.is_empty()) {
-                // The narrower one, where a chain asks for the port once more.
-                (_, false) => way.ports = ports,
-                _ => {}
+            // The narrower one, where a chain asks for the port once more.
+            if !ports.is_empty() {
+                way.ports = ports;
             }
         }
         Some(way)

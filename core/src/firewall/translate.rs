@@ -369,7 +369,10 @@ fn inline(
         // Several fields at once: one element is as many matches, if it is not turned round.
         let [only] = elements else { return None };
         let parts = (!not).then(|| parts(key, &only.key))??;
-        let last = only.last.as_ref().map_or(Some(parts.clone()), |last| self::parts(key, last))?;
+        let last = only
+            .last
+            .as_ref()
+            .map_or_else(|| Some(parts.clone()), |last| self::parts(key, last))?;
         let ends = key.iter().zip(parts.into_iter().zip(last));
         let matches = ends.map(|(loaded, (low, high))| one_of(&loaded.field, low, high));
         return Some(matches.map(|what| Match { not: false, what }).collect());

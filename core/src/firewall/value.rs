@@ -287,8 +287,8 @@ fn span(low: &[u8], high: &[u8]) -> Option<u8> {
     let inverse: Vec<u8> = low.iter().zip(high).map(|(a, b)| !(a ^ b)).collect();
     let len = prefix_of(&inverse)?;
     let ends = low.iter().zip(high).zip(&inverse);
-    let whole = ends.map(|((a, b), same)| a & !same == 0 && b | same == 0xff);
-    whole.fold(true, |all, one| all && one).then_some(len)
+    let mut whole = ends.map(|((a, b), same)| a & !same == 0 && b | same == 0xff);
+    whole.all(|one| one).then_some(len)
 }
 
 /// The length of a mask's prefix, if it is one.

@@ -10,7 +10,7 @@ pub fn are_there(modules: &[&str]) -> bool {
     };
     let is_loaded =
         |module: &&str| loaded.lines().any(|line| line.split(' ').next() == Some(module));
-    if modules.iter().all(|module| is_loaded(module)) {
+    if modules.iter().all(&is_loaded) {
         return true;
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

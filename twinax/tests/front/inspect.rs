@@ -35,9 +35,8 @@ fn rule(matches: Vec<What>, action: Action) -> Rule {
     Rule { handle: 7, matches, action, counted: Some((3, 180)), ..Rule::default() }
 }
 
-/// The small host with a firewall of Docker's.
-fn read() -> Sight {
-    let mut sight = host();
+/// A firewall of Docker's.
+fn docker() -> Interior {
     let docker0 = What::OutInterface("docker0".to_owned());
     let established = What::CtState(vec!["established".to_owned()]);
     let web = What::Destination("172.17.0.2/32".parse().expect("well written"));
@@ -64,7 +63,7 @@ fn read() -> Sight {
         chains: vec![forward],
         sets: vec![],
     };
-    let inside = Interior {
+    Interior {
         firewall: vec![table],
         led: vec![
             led(8080, "172.17.0.2", 80),
@@ -73,8 +72,11 @@ fn read() -> Sight {
         ],
         switches: [("ipv4/ip_forward".to_owned(), "1".to_owned())].into(),
         ..Interior::default()
-    };
-    sight.interiors.insert(Netns::Host, inside);
+    }
+}
+
+/// A container with a rule and a route of its own.
+fn container() -> Interior {
     let route = |dst: &str, kind: &str, table| SeenRoute {
         table,
         dst: dst.parse().expect("well written"),
@@ -85,7 +87,7 @@ fn read() -> Sight {
         protocol: "static".to_owned(),
         mtu: None,
     };
-    let inside = Interior {
+    Interior {
         rules: vec![
             PolicyRule {
                 priority: 99,
@@ -111,8 +113,14 @@ fn read() -> Sight {
             options: vec![],
         }),
         ..Interior::default()
-    };
-    sight.interiors.insert(netns("pid:1001"), inside);
+    }
+}
+
+/// The small host with all of it.
+fn read() -> Sight {
+    let mut sight = host();
+    sight.interiors.insert(Netns::Host, docker());
+    sight.interiors.insert(netns("pid:1001"), container());
     let attached = Attached {
         qdiscs: vec!["tbf rate 1Mbit".to_owned()],
         programs: vec![("tcx ingress".to_owned(), 12, "count".to_owned())],

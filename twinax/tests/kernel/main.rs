@@ -32,6 +32,7 @@ mod holder;
 mod spaces;
 mod unanswered;
 mod wires;
+mod interior;
 mod doctor;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -62,6 +63,7 @@ const ALL: &[&[Test]] = &[
     spaces::TESTS,
     unanswered::TESTS,
     wires::TESTS,
+    interior::TESTS,
     doctor::TESTS,
 ];
 

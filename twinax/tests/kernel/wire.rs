@@ -270,7 +270,7 @@ fn length_of(message: &[u8]) -> usize {
     u32::from_ne_bytes([message[0], message[1], message[2], message[3]]) as usize
 }
 
-fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+pub fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     exchange(kind, flags, body).map(drop)
 }
 
@@ -311,7 +311,7 @@ fn link_header(index: u32, flags: u32) -> Vec<u8> {
     body
 }
 
-fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.extend(((4 + value.len()) as u16).to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);

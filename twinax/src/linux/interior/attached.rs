@@ -104,7 +104,7 @@ fn tbf(options: &[u8]) -> Option<String> {
     const RATE64: u16 = 4;
     let long = attribute(options, RATE64).and_then(|data| data.first_chunk());
     let short = attribute(options, PARMS).and_then(|data| number(data.get(8..)?));
-    let bytes = long.map(|bytes| u64::from_ne_bytes(*bytes)).or(short.map(u64::from))?;
+    let bytes = long.map(|bytes| u64::from_ne_bytes(*bytes)).or_else(|| short.map(u64::from))?;
     Some(format!("rate {}", rate(bytes.saturating_mul(8))))
 }
 

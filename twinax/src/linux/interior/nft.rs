@@ -376,9 +376,9 @@ mod tests {
             }
         }
         for port in led {
-            let host = port.host.map_or("*".to_owned(), |host| host.to_string());
+            let host = port.host.map_or_else(|| "*".to_owned(), |host| host.to_string());
             let ((first, last), to) = (port.host_ports, port.to);
-            let to_port = port.to_port.map_or("same".to_owned(), |port| port.to_string());
+            let to_port = port.to_port.map_or_else(|| "same".to_owned(), |port| port.to_string());
             let proto = port.proto;
             writeln!(text, "{proto} {host} {first}-{last} -> {to} {to_port} by {}", port.by)
                 .unwrap();
