@@ -393,6 +393,9 @@ fn a_healthy_host_is_clean() {
     assert_eq!(report.checks, CHECKS.len());
 }
 
+/// What is done to a healthy host, in words.
+type Change = (&'static str, fn(&mut Host));
+
 type Break = (&'static str, Severity, fn(&mut Host));
 
 use Severity::{Note, Problem, Warning};
@@ -655,7 +658,7 @@ fn what_cannot_be_read_is_not_judged() {
     ];
     assert_eq!(unchecked, BTreeSet::from(expected));
 
-    let cases: [(&str, fn(&mut Host)); 5] = [
+    let cases: [Change; 5] = [
         ("the firewall", |h| {
             let interior = inside(h, &Netns::Host);
             interior.firewall.clear();
@@ -690,91 +693,92 @@ fn what_cannot_be_read_is_not_judged() {
     }
 }
 
-/// Each is as it should be, or meant, though it looks like something that is not.
+/// What is as it should be, or meant, though it looks like something that is not.
+const MEANT: &[Change] = &[
+    ("a rule that keeps containers apart, as Docker's for icc=false", |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        let apart = rule(vec![is(from("br1")), is(to("br1"))], Action::Drop);
+        forward.insert(0, apart);
+    }),
+    ("a rule that closes a network by name", |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        forward.insert(0, rule(vec![is(from("br1"))], Action::Drop));
+    }),
+    ("a rule that nobody understands may accept", |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        forward.retain(|rule| rule.matches != [is(from("lxcbr0"))]);
+        forward.push(rule(vec![is(What::Other("bpf".to_owned()))], Action::Accept));
+    }),
+    ("a router outside that knows the way back", |h| {
+        let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
+        post.retain(|rule| rule.matches != [is(What::Source(net("10.0.3.0/24")))]);
+        h.0.interiors.get_mut(&Netns::Host).unwrap().firewall.pop();
+        let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
+        post.push(rule(vec![is(What::Source(net("10.1.0.0/24")))], Action::Masquerade));
+        let out = h.space("netns:/run/netns/out", vec![workload(Runtime::IpNetns, "out", "")]);
+        let eth0 = link(&out, "eth0");
+        h.link(&eth0, "veth", &["192.0.2.1/24"]);
+        h.facts(&eth0).leads_to = Some(host("enp1s0"));
+        h.facts(&host("enp1s0")).kind = "veth".to_owned();
+        h.facts(&host("enp1s0")).leads_to = Some(eth0.clone());
+        let via = Some("192.0.2.17".parse().unwrap());
+        let dst = net("10.0.3.0/24");
+        h.0.topology.routes.insert(Route { link: eth0, dst, via, src: None });
+        let mut interior = Interior::default();
+        for (name, value) in SWITCHES {
+            interior.switches.insert(name.to_owned(), value.to_owned());
+        }
+        h.0.interiors.insert(out, interior);
+    }),
+    ("loose reverse paths with two uplinks", |h| {
+        second_uplink(h, 254);
+        switch(h, &Netns::Host, "ipv4/conf/enp2s0/rp_filter", "2");
+    }),
+    ("strict reverse paths with one uplink", |h| {
+        switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "1");
+    }),
+    ("a table for each source address", |h| {
+        second_uplink(h, 100);
+        switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "1");
+        let when = "from 198.51.100.7".to_owned();
+        inside(h, &Netns::Host).rules.push(PolicyRule { when, ..PolicyRule::default() });
+    }),
+    ("router advertisements that are taken, and a default route by hand", |h| {
+        h.facts(&host("enp1s0")).addrs.push(net("2001:db8::17/64"));
+        switch(h, &Netns::Host, "ipv6/conf/enp1s0/accept_ra", "2");
+    }),
+    ("a bridge with its first port's address", |h| {
+        let mac = links_of(h, &host("vethshop")).mac;
+        links_of(h, &host("br1")).mac = mac;
+    }),
+    ("an address of the loopback, and a gateway that a proxy answers for", |h| {
+        let eth0 = link(&con(5008), "eth0");
+        h.default_route(&eth0, "169.254.1.1");
+        switch(h, &Netns::Host, "ipv4/conf/lab5008/proxy_arp", "1");
+    }),
+    ("a resolver of one's own", |h| {
+        resolver(h, &["127.0.0.1"]);
+        let at = "127.0.0.1:53".parse().unwrap();
+        let (netns, processes) = (con(5001), Vec::new());
+        let proto = Proto::Udp;
+        h.0.listeners.push(Listener { netns, proto, at, dual: false, processes });
+    }),
+    ("a bridge without members that is down, and default routes in halves", |h| {
+        h.bridge("br9", "172.30.0.1/16");
+        links_of(h, &host("br9")).up = false;
+        h.facts(&host("br9")).operstate = "down".to_owned();
+        route(h, "0.0.0.0/1");
+        route(h, "128.0.0.0/1");
+    }),
+    ("a relay on the host instead of a rule", |h| {
+        inside(h, &Netns::Host).led.retain(|led| led.host_ports != (8000, 8000));
+        listen(&mut h.0, &Netns::Host, "[::]:8000");
+    }),
+];
+
 #[test]
 fn what_is_meant_is_not_found() {
-    let cases: [(&str, fn(&mut Host)); 13] = [
-        ("a rule that keeps containers apart, as Docker's for icc=false", |h| {
-            let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
-            let apart = rule(vec![is(from("br1")), is(to("br1"))], Action::Drop);
-            forward.insert(0, apart);
-        }),
-        ("a rule that closes a network by name", |h| {
-            let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
-            forward.insert(0, rule(vec![is(from("br1"))], Action::Drop));
-        }),
-        ("a rule that nobody understands may accept", |h| {
-            let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
-            forward.retain(|rule| rule.matches != [is(from("lxcbr0"))]);
-            forward.push(rule(vec![is(What::Other("bpf".to_owned()))], Action::Accept));
-        }),
-        ("a router outside that knows the way back", |h| {
-            let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
-            post.retain(|rule| rule.matches != [is(What::Source(net("10.0.3.0/24")))]);
-            h.0.interiors.get_mut(&Netns::Host).unwrap().firewall.pop();
-            let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
-            post.push(rule(vec![is(What::Source(net("10.1.0.0/24")))], Action::Masquerade));
-            let out = h.space("netns:/run/netns/out", vec![workload(Runtime::IpNetns, "out", "")]);
-            let eth0 = link(&out, "eth0");
-            h.link(&eth0, "veth", &["192.0.2.1/24"]);
-            h.facts(&eth0).leads_to = Some(host("enp1s0"));
-            h.facts(&host("enp1s0")).kind = "veth".to_owned();
-            h.facts(&host("enp1s0")).leads_to = Some(eth0.clone());
-            let via = Some("192.0.2.17".parse().unwrap());
-            let dst = net("10.0.3.0/24");
-            h.0.topology.routes.insert(Route { link: eth0, dst, via, src: None });
-            let mut interior = Interior::default();
-            for (name, value) in SWITCHES {
-                interior.switches.insert(name.to_owned(), value.to_owned());
-            }
-            h.0.interiors.insert(out, interior);
-        }),
-        ("loose reverse paths with two uplinks", |h| {
-            second_uplink(h, 254);
-            switch(h, &Netns::Host, "ipv4/conf/enp2s0/rp_filter", "2");
-        }),
-        ("strict reverse paths with one uplink", |h| {
-            switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "1");
-        }),
-        ("a table for each source address", |h| {
-            second_uplink(h, 100);
-            switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "1");
-            let when = "from 198.51.100.7".to_owned();
-            inside(h, &Netns::Host).rules.push(PolicyRule { when, ..PolicyRule::default() });
-        }),
-        ("router advertisements that are taken, and a default route by hand", |h| {
-            h.facts(&host("enp1s0")).addrs.push(net("2001:db8::17/64"));
-            switch(h, &Netns::Host, "ipv6/conf/enp1s0/accept_ra", "2");
-        }),
-        ("a bridge with its first port's address", |h| {
-            let mac = links_of(h, &host("vethshop")).mac;
-            links_of(h, &host("br1")).mac = mac;
-        }),
-        ("an address of the loopback, and a gateway that a proxy answers for", |h| {
-            let eth0 = link(&con(5008), "eth0");
-            h.default_route(&eth0, "169.254.1.1");
-            switch(h, &Netns::Host, "ipv4/conf/lab5008/proxy_arp", "1");
-        }),
-        ("a resolver of one's own", |h| {
-            resolver(h, &["127.0.0.1"]);
-            let at = "127.0.0.1:53".parse().unwrap();
-            let (netns, processes) = (con(5001), Vec::new());
-            let proto = Proto::Udp;
-            h.0.listeners.push(Listener { netns, proto, at, dual: false, processes });
-        }),
-        ("a bridge without members that is down, and default routes in halves", |h| {
-            h.bridge("br9", "172.30.0.1/16");
-            links_of(h, &host("br9")).up = false;
-            h.facts(&host("br9")).operstate = "down".to_owned();
-            route(h, "0.0.0.0/1");
-            route(h, "128.0.0.0/1");
-        }),
-        ("a relay on the host instead of a rule", |h| {
-            inside(h, &Netns::Host).led.retain(|led| led.host_ports != (8000, 8000));
-            listen(&mut h.0, &Netns::Host, "[::]:8000");
-        }),
-    ];
-    for (what, change) in cases {
+    for (what, change) in MEANT {
         let mut host = healthy();
         change(&mut host);
         let report = examined(&host.0);

@@ -20,7 +20,7 @@ fn finding(check: &'static str, severity: Severity) -> Finding {
         check,
         severity,
         of: vec!["host tx-web".to_owned()],
-        links: [LinkId::host("tx-web".parse().unwrap())].into(),
+        links: [LinkId::host("tx-web".parse().expect("a name"))].into(),
         spaces: [Netns::Host].into(),
         what: "something with a long name of many words is not as it should be, and this is said \
                in more words than fit one line"
