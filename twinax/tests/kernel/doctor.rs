@@ -21,7 +21,7 @@ use twinax_core::{
 
 use crate::{
     harness::Outcome,
-    product::soon,
+    product::{difference, soon, traces},
     sandbox::{Netns, Reach, Sandbox, Talk},
     tables, tests, wire,
 };
@@ -43,6 +43,7 @@ tests![
     a_flow_to_the_former_container_is_found,
     a_loopback_resolver_is_found,
     handles_checks_and_codes,
+    looking_changes_nothing,
 ];
 
 /// ```text
@@ -470,5 +471,19 @@ fn handles_checks_and_codes(sandbox: &mut Sandbox) -> Outcome {
     assert!(last.contains("0 problems, 1 warning, 1 note;"), "{text}");
     let list = lab.sandbox.try_line("doctor --list").stdout;
     assert!(CHECKS.iter().all(|check| list.contains(check.id)), "{list}");
+    Outcome::Passed
+}
+
+fn looking_changes_nothing(sandbox: &mut Sandbox) -> Outcome {
+    let lab = Lab::new(sandbox);
+    drop_all();
+    // What passes between them is counted: neighbours, flows. What there is stays.
+    let (before, modules) = (traces(), fs::read_to_string("/proc/modules").ok());
+    for _ in 0..3 {
+        lab.finds(&["forward-dropped"]);
+    }
+    let after = traces();
+    assert_eq!(difference(&before, &after), "", "something was changed");
+    assert_eq!(fs::read_to_string("/proc/modules").ok(), modules);
     Outcome::Passed
 }
