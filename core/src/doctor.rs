@@ -297,6 +297,30 @@ impl Report {
         self.findings.iter().map(|finding| finding.severity).max()
     }
 
+    /// Has commands lead through `holder`, a process in the user and network namespaces that are
+    /// the host here: for whoever runs them stands outside.
+    pub fn lead_through(&mut self, holder: u32) {
+        const TOOLS: [&str; 8] = [
+            "sysctl",
+            "ip",
+            "nft",
+            "iptables",
+            "ip6tables",
+            "iptables-legacy",
+            "ip6tables-legacy",
+            "conntrack",
+        ];
+        const OWN: &str = "-U --preserve-credentials -n";
+        for line in self.findings.iter_mut().flat_map(|finding| &mut finding.todo) {
+            let tool = line.split(' ').next().unwrap_or_default();
+            if let Some(rest) = line.strip_prefix("nsenter ") {
+                *line = format!("nsenter {}", rest.replacen(" -n ", &format!(" {OWN} "), 1));
+            } else if TOOLS.contains(&tool) {
+                *line = format!("nsenter -t {holder} {OWN} {line}");
+            }
+        }
+    }
+
     /// How many findings there are of a severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()

@@ -842,3 +842,29 @@ fn hostile_names_stay_text() {
         }
     }
 }
+
+#[test]
+fn an_ordinary_users_commands_lead_inside() {
+    let mut sick = healthy();
+    switch(&mut sick, &Netns::Host, "ipv4/conf/br1/forwarding", "0");
+    links_of(&mut sick, &link(&con(5003), "eth0")).mtu = 1300;
+    links_of(&mut sick, &host("veth3")).mtu = 1300;
+    let mut report = examined(&sick.0);
+    report.lead_through(77);
+    let commands: Vec<&str> =
+        report.findings.iter().flat_map(|it| &it.todo).map(String::as_str).collect();
+    let through = "nsenter -t 77 -U --preserve-credentials -n";
+    let expected = [
+        format!("{through} sysctl -w net/ipv4/conf/br1/forwarding=1"),
+        format!("{through} ip link set dev podman1 mtu 1300"),
+    ];
+    assert_eq!(commands, expected);
+    links_of(&mut sick, &host("veth3")).mtu = 1500;
+    links_of(&mut sick, &host("podman1")).mtu = 1500;
+    links_of(&mut sick, &link(&con(5003), "eth0")).mtu = 1600;
+    let asked = Asked { only: vec!["mtu-step".to_owned()], ..Asked::default() };
+    let mut report = examine(&sick.0, &asked).unwrap();
+    report.lead_through(77);
+    let inside = "nsenter -t 4000 -U --preserve-credentials -n ip link set dev eth0 mtu 1500";
+    assert_eq!(report.findings[0].todo, [inside]);
+}

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     front::{cli::Doctor, doctor as printed, json},
+    holder,
     linux::interior,
     look::{Depth, look_inside},
     place::{self, Need},
@@ -30,13 +31,17 @@ pub(super) fn doctor(command: &Doctor) -> Done {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    place::enter(Need::IfRunning)?;
+    let place = place::enter(Need::IfRunning)?;
     let depth = Depth { listeners: true, neighbours: true };
     let sight = look_inside(depth, WITHIN, |sight| sight.spaces.keys().cloned().collect());
-    let report = examine(&sight, &command.asked).map_err(|handle| {
+    let mut report = examine(&sight, &command.asked).map_err(|handle| {
         let what = format!("nothing on this host is called {}", shown(&handle));
         Failed::told(what).hint("twinax map lists interfaces, containers and addresses")
     })?;
+    let holder = place.user.filter(|_| place.live).and_then(|user| holder::find(&user));
+    if let Some(holder) = holder {
+        report.lead_through(holder.pid);
+    }
     match command.json {
         true => show(json::report(&report, &sight.unseen))?,
         false => tell(printed::text(&report, &sight.unseen, style()))?,
