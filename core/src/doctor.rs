@@ -476,8 +476,9 @@ impl Subject {
 
     /// Names another link, too.
     fn and(mut self, sight: &Sight, id: &LinkId) -> Self {
-        self.of.push(place(sight, id));
-        self.links.insert(id.clone());
+        if self.links.insert(id.clone()) {
+            self.of.push(place(sight, id));
+        }
         self
     }
 }

@@ -868,3 +868,15 @@ fn an_ordinary_users_commands_lead_inside() {
     let inside = "nsenter -t 4000 -U --preserve-credentials -n ip link set dev eth0 mtu 1500";
     assert_eq!(report.findings[0].todo, [inside]);
 }
+
+#[test]
+fn the_end_that_differs_from_its_network_is_to_be_changed() {
+    for mtu in [1300, 9000] {
+        let mut sick = healthy();
+        links_of(&mut sick, &link(&con(5003), "eth0")).mtu = mtu;
+        let asked = Asked { only: vec!["mtu-step".to_owned()], ..Asked::default() };
+        let report = examine(&sick.0, &asked).unwrap();
+        let todo: Vec<&String> = report.findings.iter().flat_map(|it| &it.todo).collect();
+        assert_eq!(todo, ["nsenter -t 4000 -n ip link set dev eth0 mtu 1500"], "{mtu}");
+    }
+}

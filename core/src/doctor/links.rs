@@ -33,7 +33,13 @@ pub(super) fn mtu_step(exam: &Exam<'_>, found: &mut Found) {
         if here == there {
             continue;
         }
-        let larger = if here > there { id } else { far };
+        // What the rest of the network has is right; without one, what is sure to pass.
+        let rest = [id, far]
+            .into_iter()
+            .find_map(|end| exam.facts(end)?.master.as_ref().and_then(|bridge| mtu(exam, bridge)));
+        let aim =
+            rest.filter(|rest| [here, there].contains(rest)).unwrap_or_else(|| here.min(there));
+        let odd = if here == aim { far } else { id };
         let told = Told {
             what: format!(
                 "the ends of a cable differ: {} has mtu {here}, {} has {there}",
@@ -41,7 +47,7 @@ pub(super) fn mtu_step(exam: &Exam<'_>, found: &mut Found) {
                 place(exam.sight, far)
             ),
             why: WHY.to_owned(),
-            todo: vec![set_mtu(exam, larger, here.min(there))],
+            todo: vec![set_mtu(exam, odd, aim)],
         };
         let subject = Subject::link(exam.sight, id).and(exam.sight, far);
         found.add(Severity::Problem, subject, told);
