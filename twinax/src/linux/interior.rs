@@ -13,7 +13,12 @@ mod paths;
 mod resolver;
 mod switches;
 
-use std::{collections::BTreeMap, os::fd::BorrowedFd, thread};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::{fd::BorrowedFd, unix::fs::MetadataExt},
+    thread,
+};
 
 use rustix::{
     io::Errno,
@@ -117,7 +122,7 @@ impl Asked<'_> {
     fn read(&self, wanted: Wanted) -> (Interior, Vec<(IfName, Attached)>) {
         let mut interior = Interior::default();
         let mut attached = Vec::new();
-        if let Err(errno) = move_into_link_name_space(self.fd, Some(LinkNameSpaceType::Network)) {
+        if let Err(errno) = self.enter() {
             interior.unseen.push(format!("the inside of {}: {errno}", self.netns));
             return (interior, attached);
         }
@@ -152,6 +157,16 @@ impl Asked<'_> {
         }
         interior.unseen.extend(unseen);
         (interior, attached)
+    }
+
+    /// Moves the calling thread there. Whoever is there already needs no privilege for it.
+    fn enter(&self) -> Result<(), Errno> {
+        let here = fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino());
+        let there = rustix::fs::fstat(self.fd).map(|file| file.st_ino);
+        match (here, there) {
+            (Ok(here), Ok(there)) if here == there => Ok(()),
+            _ => move_into_link_name_space(self.fd, Some(LinkNameSpaceType::Network)),
+        }
     }
 
     fn paths(&self, interior: &mut Interior) -> Result<(), Errno> {

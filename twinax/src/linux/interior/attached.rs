@@ -64,7 +64,10 @@ pub(super) fn read(links: &BTreeMap<u32, IfName>) -> Result<Vec<(IfName, Attache
     for index in sided {
         for (parent, side) in SIDES {
             let programs = filters(&mut socket, index, parent)?;
-            let programs = programs.into_iter().map(|(id, name)| (side.to_owned(), id, name));
+            let programs = programs.into_iter().map(|(id, filter)| {
+                let own = Some(ask::program_name(id)).filter(|name| !name.is_empty());
+                (side.to_owned(), id, own.unwrap_or(filter))
+            });
             found.entry(index).or_default().programs.extend(programs);
         }
     }

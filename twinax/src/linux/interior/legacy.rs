@@ -2,7 +2,7 @@
 //! include/uapi/linux/netfilter_ipv4/ip_tables.h and its likes). Only those that the kernel has
 //! loaded in the namespace: asking for another would load it.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, io::ErrorKind};
 
 use ipnet::IpNet;
 use rustix::{
@@ -82,7 +82,12 @@ const LAYOUTS: [Layout; 2] = [
 pub(super) fn read() -> Result<Vec<Table>, Errno> {
     let mut tables = Vec::new();
     for layout in &LAYOUTS {
-        let names = fs::read_to_string(layout.list).unwrap_or_default();
+        let names = match fs::read_to_string(layout.list) {
+            Ok(names) => names,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(Errno::ACCESS),
+            // It is not there, or not in this namespace.
+            Err(_) => continue,
+        };
         for name in names.lines() {
             tables.push(layout.table(name)?);
         }
@@ -335,11 +340,16 @@ fn network(addr: &[u8], mask: &[u8]) -> Option<IpNet> {
     (len > 0).then_some(net)
 }
 
-/// A name whose mask does not reach its NUL stands for all that begin so.
+/// A name whose mask does not reach its NUL stands for all that begin with what the mask covers;
+/// iptables leaves its `+` behind that.
 fn interface(name: &[u8], mask: &[u8]) -> Option<String> {
     let text = until_nul(&name[..16]);
-    let whole = mask.get(text.len()).is_some_and(|byte| *byte > 0);
-    (!text.is_empty()).then(|| if whole { text.clone() } else { format!("{text}*") })
+    let covered = mask.iter().take_while(|byte| **byte > 0).count();
+    match (text.is_empty(), covered > text.len()) {
+        (true, _) => None,
+        (false, true) => Some(text),
+        (false, false) => Some(format!("{}*", until_nul(&name[..covered]))),
+    }
 }
 
 /// `NF_IP_PRI_*`.
