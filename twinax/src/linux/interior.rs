@@ -17,6 +17,10 @@ use std::{
     collections::BTreeMap,
     fs,
     os::{fd::BorrowedFd, unix::fs::MetadataExt},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -34,6 +38,8 @@ use twinax_core::{
 
 use super::{conntrack, module, socket::RouteSocket};
 
+/// Threads that read at the same time.
+const READERS: usize = 2;
 /// UDP flows that are listed of each IP version.
 const FLOWS: usize = 16_384;
 
@@ -76,11 +82,19 @@ pub fn read(spaces: &[(Netns, BorrowedFd<'_>)], wanted: Wanted, sight: &mut Sigh
             pid: pid_in(sight, netns),
         });
     }
-    let read = thread::scope(|scope| {
-        let reader = scope.spawn(|| asked.iter().map(|one| one.read(wanted)).collect::<Vec<_>>());
-        reader.join().unwrap_or_default()
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(asked.len())));
+    thread::scope(|scope| {
+        for _ in 0..READERS.min(asked.len()) {
+            scope.spawn(|| {
+                while let Some(one) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let read = (one.netns, one.read(wanted));
+                    done.lock().unwrap_or_else(|broken| broken.into_inner()).push(read);
+                }
+            });
+        }
     });
-    for ((netns, _), (interior, attached)) in spaces.iter().zip(read) {
+    let done = done.into_inner().unwrap_or_else(|broken| broken.into_inner());
+    for (netns, (interior, attached)) in done {
         for (name, mut attached) in attached {
             let id = LinkId { netns: netns.clone(), name };
             let behind = sight.links.get(&id).map(|facts| facts.neighbours.as_slice());
