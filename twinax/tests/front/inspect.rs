@@ -15,7 +15,7 @@ use twinax_core::{
     sight::{Listener, Runtime, SeenNeighbour, Sight},
 };
 
-use crate::map::{host, link, netns};
+use crate::map::{self as host_map, cable, host, link, netns, space};
 
 const PLAIN: Style = Style { width: None, colour: false };
 
@@ -373,4 +373,27 @@ fn json_has_it_all() {
     assert_eq!(value["found"][0]["attached"][0]["qdiscs"][0], "tbf rate 1Mbit");
     assert_eq!(value["found"][0]["far"]["name"], "eth0");
     assert_eq!(Runtime::Docker.as_str(), "docker");
+}
+
+/// An engine in a container gives its own containers the addresses that the host's have.
+#[test]
+fn a_port_of_an_engine_inside_is_its_own() {
+    let mut sight = read();
+    let inner = host_map::container(Runtime::Docker, "inner", 4000);
+    sight.spaces.insert(netns("pid:4000"), space(4_026_532_200, vec![inner]));
+    let ends = (("pid:3000/veth1", 5), ("pid:4000/eth0", 2, "172.17.0.2/16"));
+    cable(&mut sight, ends.0, None, ends.1);
+    let inside = Interior { led: vec![led(8080, "172.17.0.2", 80)], ..Interior::default() };
+    sight.interiors.insert(netns("pid:3000"), inside);
+    let ports = published(&sight);
+    let told = |host: &str| -> Vec<_> {
+        let of_host = ports.iter().filter(|port| port.host.to_string() == host);
+        let with_port = of_host.filter(|port| port.ports.0 == 8080);
+        with_port.map(|port| (port.netns.map(ToString::to_string), port.rules.len())).collect()
+    };
+    assert_eq!(told("host"), [(Some("pid:1001".to_owned()), 1)]);
+    assert_eq!(told("pid:3000"), [(Some("pid:4000".to_owned()), 1)]);
+    let (root, _) = map::tree(&sight, &Wanted::default());
+    let text = tree::text(&root, PLAIN);
+    assert!(text.contains("published *:8080/tcp of pod shop/cart-0  → inner:80"), "{text}");
 }
