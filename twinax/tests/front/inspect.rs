@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 use twinax::front::{json, print::Style, tree};
 use twinax_core::{
     firewall::{Action, Base, Chain, Engine, Family, Hook, LedPort, Match, Rule, Table, What},
-    handle::{meanings, near},
+    handle::{Meaning, meanings, near},
     inspect::{Detail, inspect, needed, title},
     interior::{Attached, Hop, Interior, PolicyRule, Resolver, SeenRoute},
     map::{self, Wanted},
@@ -267,6 +267,12 @@ fn every_handle_means_what_people_mean_by_it() {
             meanings(&sight, handle).iter().map(|one| one.exact(&sight)).collect();
         assert_eq!(found, exact, "{handle}");
     }
+    // A link of a container's that is called as one of the host's, and has such a peer as well.
+    let mut more = read();
+    let twin = more.links[&link("host/veth2")].clone();
+    more.links.insert(link("pid:3000/veth2"), twin);
+    assert_eq!(meanings(&more, "veth2").len(), 2);
+    assert_eq!(meanings(&more, "veth2@if2"), [Meaning::Link(&link("host/veth2"))]);
     // What means one thing only comes back as itself.
     for exact in ["veth2@host", "pid:1001/eth0", &con1, "host"] {
         assert_eq!(meanings(&sight, exact)[0].exact(&sight), exact);
