@@ -4,6 +4,7 @@
 //! change as the engine does and are never printed as they are.
 
 mod seen;
+mod ports;
 mod inspected;
 
 use std::{

@@ -378,7 +378,11 @@ fn json_has_it_all() {
     let value: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
     assert_eq!(value["found"][0]["attached"][0]["qdiscs"][0], "tbf rate 1Mbit");
     assert_eq!(value["found"][0]["far"]["name"], "eth0");
-    assert_eq!(Runtime::Docker.as_str(), "docker");
+    let text = json::text(json::sight(&sight)).expect("it can be written");
+    let value: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let ports = value["published"].as_array().expect("it is a list");
+    let recorded = ports.iter().filter(|port| port["recorded"] == true);
+    assert_eq!((ports.len(), recorded.count()), (3, 1));
 }
 
 /// An engine in a container gives its own containers the addresses that the host's have.
