@@ -327,6 +327,13 @@ fn published_ports_are_told_from_all_sides() {
         published *:1/tcp  → nobody:1 (172.17.0.9)  DNAT ip nat DOCKER #1 (on no runtime's record)
         published *:8080/tcp  → con1:80 (172.17.0.2)  DNAT ip nat DOCKER #8080  listener ✓ nginx(1001)
         published *:9090/tcp  → con2:90 (172.17.0.3)  DNAT ip nat DOCKER #9090 (on no runtime's record)  listener ✗ nobody"#]].assert_eq(&rows(&sight));
+    // A service of a cluster has an address that the host has not; one that it has is its own.
+    let seen = rows(&sight).lines().count();
+    for (at, more) in [("10.96.0.1", 0), ("192.0.2.2", 1)] {
+        let led = LedPort { host: at.parse().ok(), ..led(443, "172.17.0.3", 6443) };
+        sight.interiors.get_mut(&Netns::Host).expect("it is there").led.push(led);
+        assert_eq!(rows(&sight).lines().count(), seen + more, "{at}");
+    }
     // Nobody leads there any more; then a process of the engine's does.
     sight.interiors.get_mut(&Netns::Host).expect("it is there").led.clear();
     assert!(rows(&sight).contains("no rule leads there"), "{}", rows(&sight));
