@@ -136,8 +136,11 @@ fn links_at<'a>(sight: &'a Sight, handle: &str) -> BTreeSet<Meaning<'a>> {
                 let far = facts.leads_to.as_ref().and_then(|far| sight.links.get(far));
                 id.name.as_str() == bare && far.is_some_and(|far| far.index == peer)
             });
+            // As `ip link` shows the host's own.
+            let own = |one: &Meaning<'_>| one.netns() == Some(&Netns::Host);
+            let hosts: BTreeSet<Meaning<'a>> = found.iter().copied().filter(own).collect();
             if !found.is_empty() {
-                return found;
+                return if hosts.is_empty() { found } else { hosts };
             }
         }
         return in_place(sight, bare, at);

@@ -256,6 +256,13 @@ impl<'a> View<'a> {
     /// The ports that lead into containers, by which rule, and who listens there.
     fn published(&self) -> Vec<Branch> {
         let ports = published(self.sight).into_iter();
+        // An address that the host does not have is a cluster's service, not a port of the host.
+        let own = |port: &Published<'_>, at: IpAddr| {
+            let mut links = self.links_in(port.host);
+            at.is_loopback()
+                || links.any(|(_, facts)| facts.addrs.iter().any(|net| net.addr() == at))
+        };
+        let ports = ports.filter(|port| port.recorded || port.at.is_none_or(|at| own(port, at)));
         let shown = ports.filter(|port| match port.netns {
             Some(netns) => self.visible.contains(netns),
             None => !self.narrowed,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Action, Engine, Hook, LedPort, Match, What, decoded,
+    Action, Engine, Family, Hook, LedPort, Match, What, decoded,
     decoded::Yield,
     translate::{Loaded, MapUse, Understood, address, parts, verdict},
     value::{Field, port},
@@ -68,7 +68,10 @@ impl Walk<'_> {
                     let (family, table) = (self.table.family, &self.table.name);
                     format!("{family} {table} {name} #{}", one.rule.handle)
                 }
-                Engine::Legacy => format!("iptables-legacy {} {name} #{}", self.table.name, n + 1),
+                Engine::Legacy => {
+                    let six = if self.table.family == Family::Ip6 { "6" } else { "" };
+                    format!("ip{six}tables-legacy {} {name} #{}", self.table.name, n + 1)
+                }
             };
             match &one.rule.action {
                 Action::Dnat { addr: Some((to, _)), ports } => {

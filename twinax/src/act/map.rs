@@ -32,7 +32,8 @@ pub(super) fn map(asked: &Map) -> Done {
     place::enter(Need::IfRunning)?;
     let depth = Depth { listeners: true, ..Depth::default() };
     let inside = interior::Wanted { firewall: true, ..interior::Wanted::default() };
-    let sight = look_inside(depth, inside, engines);
+    let mut sight = look_inside(depth, inside, engines);
+    sight.unseen.extend(sight.interiors.values().flat_map(|inside| inside.unseen.iter().cloned()));
     let scene = || Scene::of(&sight, &asked.wanted);
     match asked.output {
         Output::Json => show(json::sight(&sight))?,

@@ -5,6 +5,7 @@
 
 mod doctor;
 mod seen;
+mod ports;
 mod inspected;
 
 use std::{

@@ -13,7 +13,16 @@ mod paths;
 mod resolver;
 mod switches;
 
-use std::{collections::BTreeMap, os::fd::BorrowedFd, thread};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::{fd::BorrowedFd, unix::fs::MetadataExt},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use rustix::{
     io::Errno,
@@ -29,6 +38,8 @@ use twinax_core::{
 
 use super::{conntrack, module, socket::RouteSocket};
 
+/// Threads that read at the same time.
+const READERS: usize = 2;
 /// UDP flows that are listed of each IP version.
 const FLOWS: usize = 16_384;
 
@@ -71,11 +82,19 @@ pub fn read(spaces: &[(Netns, BorrowedFd<'_>)], wanted: Wanted, sight: &mut Sigh
             pid: pid_in(sight, netns),
         });
     }
-    let read = thread::scope(|scope| {
-        let reader = scope.spawn(|| asked.iter().map(|one| one.read(wanted)).collect::<Vec<_>>());
-        reader.join().unwrap_or_default()
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(asked.len())));
+    thread::scope(|scope| {
+        for _ in 0..READERS.min(asked.len()) {
+            scope.spawn(|| {
+                while let Some(one) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let read = (one.netns, one.read(wanted));
+                    done.lock().unwrap_or_else(|broken| broken.into_inner()).push(read);
+                }
+            });
+        }
     });
-    for ((netns, _), (interior, attached)) in spaces.iter().zip(read) {
+    let done = done.into_inner().unwrap_or_else(|broken| broken.into_inner());
+    for (netns, (interior, attached)) in done {
         for (name, mut attached) in attached {
             let id = LinkId { netns: netns.clone(), name };
             let behind = sight.links.get(&id).map(|facts| facts.neighbours.as_slice());
@@ -117,7 +136,7 @@ impl Asked<'_> {
     fn read(&self, wanted: Wanted) -> (Interior, Vec<(IfName, Attached)>) {
         let mut interior = Interior::default();
         let mut attached = Vec::new();
-        if let Err(errno) = move_into_link_name_space(self.fd, Some(LinkNameSpaceType::Network)) {
+        if let Err(errno) = self.enter() {
             interior.unseen.push(format!("the inside of {}: {errno}", self.netns));
             return (interior, attached);
         }
@@ -152,6 +171,16 @@ impl Asked<'_> {
         }
         interior.unseen.extend(unseen);
         (interior, attached)
+    }
+
+    /// Moves the calling thread there. Whoever is there already needs no privilege for it.
+    fn enter(&self) -> Result<(), Errno> {
+        let here = fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino());
+        let there = rustix::fs::fstat(self.fd).map(|file| file.st_ino);
+        match (here, there) {
+            (Ok(here), Ok(there)) if here == there => Ok(()),
+            _ => move_into_link_name_space(self.fd, Some(LinkNameSpaceType::Network)),
+        }
     }
 
     fn paths(&self, interior: &mut Interior) -> Result<(), Errno> {

@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 use twinax::front::{json, print::Style, tree};
 use twinax_core::{
     firewall::{Action, Base, Chain, Engine, Family, Hook, LedPort, Match, Rule, Table, What},
-    handle::{meanings, near},
+    handle::{Meaning, meanings, near},
     inspect::{Detail, inspect, needed, title},
     interior::{Attached, Hop, Interior, PolicyRule, Resolver, SeenRoute},
     map::{self, Wanted},
@@ -15,7 +15,7 @@ use twinax_core::{
     sight::{Listener, Runtime, SeenNeighbour, Sight},
 };
 
-use crate::map::{host, link, netns};
+use crate::map::{self as host_map, cable, host, link, netns, space};
 
 const PLAIN: Style = Style { width: None, colour: false };
 
@@ -267,6 +267,12 @@ fn every_handle_means_what_people_mean_by_it() {
             meanings(&sight, handle).iter().map(|one| one.exact(&sight)).collect();
         assert_eq!(found, exact, "{handle}");
     }
+    // A link of a container's that is called as one of the host's, and has such a peer as well.
+    let mut more = read();
+    let twin = more.links[&link("host/veth2")].clone();
+    more.links.insert(link("pid:3000/veth2"), twin);
+    assert_eq!(meanings(&more, "veth2").len(), 2);
+    assert_eq!(meanings(&more, "veth2@if2"), [Meaning::Link(&link("host/veth2"))]);
     // What means one thing only comes back as itself.
     for exact in ["veth2@host", "pid:1001/eth0", &con1, "host"] {
         assert_eq!(meanings(&sight, exact)[0].exact(&sight), exact);
@@ -321,6 +327,13 @@ fn published_ports_are_told_from_all_sides() {
         published *:1/tcp  → nobody:1 (172.17.0.9)  DNAT ip nat DOCKER #1 (on no runtime's record)
         published *:8080/tcp  → con1:80 (172.17.0.2)  DNAT ip nat DOCKER #8080  listener ✓ nginx(1001)
         published *:9090/tcp  → con2:90 (172.17.0.3)  DNAT ip nat DOCKER #9090 (on no runtime's record)  listener ✗ nobody"#]].assert_eq(&rows(&sight));
+    // A service of a cluster has an address that the host has not; one that it has is its own.
+    let seen = rows(&sight).lines().count();
+    for (at, more) in [("10.96.0.1", 0), ("192.0.2.2", 1)] {
+        let led = LedPort { host: at.parse().ok(), ..led(443, "172.17.0.3", 6443) };
+        sight.interiors.get_mut(&Netns::Host).expect("it is there").led.push(led);
+        assert_eq!(rows(&sight).lines().count(), seen + more, "{at}");
+    }
     // Nobody leads there any more; then a process of the engine's does.
     sight.interiors.get_mut(&Netns::Host).expect("it is there").led.clear();
     assert!(rows(&sight).contains("no rule leads there"), "{}", rows(&sight));
@@ -372,5 +385,32 @@ fn json_has_it_all() {
     let value: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
     assert_eq!(value["found"][0]["attached"][0]["qdiscs"][0], "tbf rate 1Mbit");
     assert_eq!(value["found"][0]["far"]["name"], "eth0");
-    assert_eq!(Runtime::Docker.as_str(), "docker");
+    let text = json::text(json::sight(&sight)).expect("it can be written");
+    let value: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let ports = value["published"].as_array().expect("it is a list");
+    let recorded = ports.iter().filter(|port| port["recorded"] == true);
+    assert_eq!((ports.len(), recorded.count()), (3, 1));
+}
+
+/// An engine in a container gives its own containers the addresses that the host's have.
+#[test]
+fn a_port_of_an_engine_inside_is_its_own() {
+    let mut sight = read();
+    let inner = host_map::container(Runtime::Docker, "inner", 4000);
+    sight.spaces.insert(netns("pid:4000"), space(4_026_532_200, vec![inner]));
+    let ends = (("pid:3000/veth1", 5), ("pid:4000/eth0", 2, "172.17.0.2/16"));
+    cable(&mut sight, ends.0, None, ends.1);
+    let inside = Interior { led: vec![led(8080, "172.17.0.2", 80)], ..Interior::default() };
+    sight.interiors.insert(netns("pid:3000"), inside);
+    let ports = published(&sight);
+    let told = |host: &str| -> Vec<_> {
+        let of_host = ports.iter().filter(|port| port.host.to_string() == host);
+        let with_port = of_host.filter(|port| port.ports.0 == 8080);
+        with_port.map(|port| (port.netns.map(ToString::to_string), port.rules.len())).collect()
+    };
+    assert_eq!(told("host"), [(Some("pid:1001".to_owned()), 1)]);
+    assert_eq!(told("pid:3000"), [(Some("pid:4000".to_owned()), 1)]);
+    let (root, _) = map::tree(&sight, &Wanted::default());
+    let text = tree::text(&root, PLAIN);
+    assert!(text.contains("published *:8080/tcp of pod shop/cart-0  → inner:80"), "{text}");
 }

@@ -39,7 +39,12 @@ fn facts(index: u32, kind: &str, addrs: &[&str]) -> LinkFacts {
 }
 
 /// Both ends of a cable, on a bridge of the host.
-fn cable(sight: &mut Sight, host: (&str, u32), bridge: Option<&str>, inside: (&str, u32, &str)) {
+pub(crate) fn cable(
+    sight: &mut Sight,
+    host: (&str, u32),
+    bridge: Option<&str>,
+    inside: (&str, u32, &str),
+) {
     let (outer, inner) = (link(host.0), link(inside.0));
     let master = bridge.map(link);
     let end = |index, addrs: &[&str], far: &LinkId, master| LinkFacts {
@@ -55,7 +60,7 @@ fn cable(sight: &mut Sight, host: (&str, u32), bridge: Option<&str>, inside: (&s
     sight.topology.routes.insert(Route { link: inner, dst, via, src: None });
 }
 
-fn container(runtime: Runtime, name: &str, pid: u32) -> Workload {
+pub(crate) fn container(runtime: Runtime, name: &str, pid: u32) -> Workload {
     Workload {
         runtime,
         id: format!("{pid:064x}"),
@@ -70,7 +75,7 @@ fn container(runtime: Runtime, name: &str, pid: u32) -> Workload {
     }
 }
 
-fn space(inode: u64, workloads: Vec<Workload>) -> Space {
+pub(crate) fn space(inode: u64, workloads: Vec<Workload>) -> Space {
     let pid = workloads.first().and_then(|workload| workload.pid);
     let process = pid.map(|pid| Holder::Process { pid, comm: "nginx".to_owned() });
     Space { inode, cookie: Some(inode % 100), holders: process.into_iter().collect(), workloads }

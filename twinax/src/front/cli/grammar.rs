@@ -72,6 +72,7 @@ Examples:
   twinax peer web
   twinax peer 172.17.0.2
   twinax peer 02:42:ac:11:00:02
+  twinax peer eth0@web
   twinax peer 2@web";
 
 const DOCTOR_HELP: &str = "\
@@ -212,7 +213,7 @@ pub(super) enum Verb {
     /// Show both ends of a cable, and whose it is
     #[command(after_help = PEER_EXAMPLES)]
     Peer {
-        /// What you have in hand: an interface, container, pod, address, MAC, process, INDEX@NAMESPACE
+        /// What you have in hand: an interface, container, pod, address, MAC, process, INTERFACE@CONTAINER
         #[arg(value_name = "HANDLE")]
         handle: String,
         /// Print JSON (shape: docs/json.md)

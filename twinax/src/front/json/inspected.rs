@@ -8,12 +8,14 @@ use twinax_core::{
     inspect::title,
     interior::{Attached, Interior},
     model::{LinkId, Netns},
-    name::{Mac, Proto},
-    published::{Listens, Published as Port, published},
+    name::Mac,
     sight::{SeenNeighbour, Sight},
 };
 
-use super::seen::{self, Namespace, Told};
+use super::{
+    ports::{self, Published},
+    seen::{self, Namespace, Told},
+};
 
 /// `inspect --json`.
 #[derive(Serialize)]
@@ -60,24 +62,6 @@ struct Hangs<'a> {
     attached: &'a Attached,
 }
 
-#[derive(Serialize)]
-struct Published<'a> {
-    protocol: Proto,
-    host_namespace: String,
-    host_address: Option<IpAddr>,
-    host_ports: (u16, u16),
-    container: Option<&'a str>,
-    namespace: Option<String>,
-    container_address: Option<IpAddr>,
-    container_port: u16,
-    recorded: bool,
-    rules: Vec<&'a str>,
-    relay: Vec<u32>,
-    /// `yes`, `no`, `loopback`, or `null` where that is not known.
-    listens: Option<&'static str>,
-    listener: Vec<u32>,
-}
-
 /// Returns what a handle may mean.
 pub fn inspected<'a>(sight: &'a Sight, meanings: &[Meaning<'a>]) -> Inspected<'a> {
     let found = meanings.iter().map(|meaning| found(sight, meaning)).collect();
@@ -122,7 +106,7 @@ fn found<'a>(sight: &'a Sight, meaning: &Meaning<'a>) -> Found<'a> {
             .iter()
             .map(|id| End { namespace: id.netns.to_string(), interface: id.name.to_string() })
             .collect(),
-        published: ports(sight, meaning),
+        published: of(sight, meaning),
     }
 }
 
@@ -141,42 +125,12 @@ fn neighbours<'a>(sight: &'a Sight, id: &'a LinkId) -> impl Iterator<Item = Neig
 }
 
 /// The ports that lead to it, or through it.
-fn ports<'a>(sight: &'a Sight, meaning: &Meaning<'a>) -> Vec<Published<'a>> {
-    let about = |port: &Port<'_>| match meaning {
+fn of<'a>(sight: &'a Sight, meaning: &Meaning<'a>) -> Vec<Published<'a>> {
+    ports::ports(sight, |port| match meaning {
         Meaning::Network(runtime, name) => {
             let space = port.netns.and_then(|netns| sight.spaces.get(netns));
             space.is_some_and(|space| space.is_on(*runtime, name))
         }
         meaning => meaning.netns() == Some(port.host) || meaning.netns() == port.netns,
-    };
-    let pids = |listener: Option<&twinax_core::sight::Listener>| {
-        listener.map(|one| one.processes.iter().map(|(pid, _)| *pid).collect()).unwrap_or_default()
-    };
-    published(sight)
-        .into_iter()
-        .filter(about)
-        .map(|port| {
-            let (listens, listener) = match port.listens {
-                Listens::Yes(listener) => (Some("yes"), Some(listener)),
-                Listens::Loopback(listener) => (Some("loopback"), Some(listener)),
-                Listens::Nobody => (Some("no"), None),
-                Listens::Unknown => (None, None),
-            };
-            Published {
-                protocol: port.proto,
-                host_namespace: port.host.to_string(),
-                host_address: port.at,
-                host_ports: port.ports,
-                container: port.workload.map(|workload| workload.name.as_str()),
-                namespace: port.netns.map(ToString::to_string),
-                container_address: port.to,
-                container_port: port.to_port,
-                recorded: port.recorded,
-                rules: port.rules,
-                relay: pids(port.relay),
-                listens,
-                listener: pids(listener),
-            }
-        })
-        .collect()
+    })
 }

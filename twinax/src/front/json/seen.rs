@@ -15,10 +15,13 @@ use twinax_core::{
     sight::{self, LinkFacts},
 };
 
+use super::ports::{Published, ports};
+
 /// `map --json`.
 #[derive(Serialize)]
 pub struct Sight<'a> {
     namespaces: Vec<Namespace<'a>>,
+    published: Vec<Published<'a>>,
     unseen: &'a [String],
 }
 
@@ -82,7 +85,11 @@ struct Opener<'a> {
 
 /// Returns the whole host.
 pub fn sight(seen: &sight::Sight) -> Sight<'_> {
-    Sight { namespaces: namespaces(seen, |_| true), unseen: &seen.unseen }
+    Sight {
+        namespaces: namespaces(seen, |_| true),
+        published: ports(seen, |_| true),
+        unseen: &seen.unseen,
+    }
 }
 
 /// Returns one namespace of it.

@@ -48,23 +48,28 @@ pub(super) fn read(links: &BTreeMap<u32, IfName>) -> Result<Vec<(IfName, Attache
         batch.request(RTM_GETQDISC, 0).body(&[0; TC_HEADER]);
     };
     for (index, kind, words) in socket.dump(list, qdisc).map_err(|error| error.errno)? {
+        // Others are not asked for.
+        let Some(one) = found.get_mut(&index) else { continue };
         if matches!(kind.as_str(), "ingress" | "clsact") {
             sided.push(index);
         }
-        found.entry(index).or_default().qdiscs.push(words);
+        one.qdiscs.push(words);
     }
     let list = |batch: &mut crate::linux::socket::Batch| {
         batch.request(RTM_GETLINK, 0).body(&[0; LINK_HEADER]);
     };
     for (index, xdp, port) in socket.dump(list, link).map_err(|error| error.errno)? {
-        let one = found.entry(index).or_default();
+        let Some(one) = found.get_mut(&index) else { continue };
         one.port = port;
         one.programs.extend(xdp.map(|id| ("xdp".to_owned(), id, ask::program_name(id))));
     }
     for index in sided {
         for (parent, side) in SIDES {
             let programs = filters(&mut socket, index, parent)?;
-            let programs = programs.into_iter().map(|(id, name)| (side.to_owned(), id, name));
+            let programs = programs.into_iter().map(|(id, filter)| {
+                let own = Some(ask::program_name(id)).filter(|name| !name.is_empty());
+                (side.to_owned(), id, own.unwrap_or(filter))
+            });
             found.entry(index).or_default().programs.extend(programs);
         }
     }

@@ -2,7 +2,7 @@
 //! include/uapi/linux/netfilter_ipv4/ip_tables.h and its likes). Only those that the kernel has
 //! loaded in the namespace: asking for another would load it.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, io::ErrorKind};
 
 use ipnet::IpNet;
 use rustix::{
@@ -82,7 +82,12 @@ const LAYOUTS: [Layout; 2] = [
 pub(super) fn read() -> Result<Vec<Table>, Errno> {
     let mut tables = Vec::new();
     for layout in &LAYOUTS {
-        let names = fs::read_to_string(layout.list).unwrap_or_default();
+        let names = match fs::read_to_string(layout.list) {
+            Ok(names) => names,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(Errno::ACCESS),
+            // It is not there, or not in this namespace.
+            Err(_) => continue,
+        };
         for name in names.lines() {
             tables.push(layout.table(name)?);
         }
@@ -335,11 +340,16 @@ fn network(addr: &[u8], mask: &[u8]) -> Option<IpNet> {
     (len > 0).then_some(net)
 }
 
-/// A name whose mask does not reach its NUL stands for all that begin so.
+/// A name whose mask does not reach its NUL stands for all that begin with what the mask covers;
+/// iptables leaves its `+` behind that.
 fn interface(name: &[u8], mask: &[u8]) -> Option<String> {
     let text = until_nul(&name[..16]);
-    let whole = mask.get(text.len()).is_some_and(|byte| *byte > 0);
-    (!text.is_empty()).then(|| if whole { text.clone() } else { format!("{text}*") })
+    let covered = mask.iter().take_while(|byte| **byte > 0).count();
+    match (text.is_empty(), covered > text.len()) {
+        (true, _) => None,
+        (false, true) => Some(text),
+        (false, false) => Some(format!("{}*", until_nul(&name[..covered]))),
+    }
 }
 
 /// `NF_IP_PRI_*`.
@@ -351,5 +361,93 @@ fn priority(table: &str, hook: Hook) -> i32 {
         ("nat", _) => 100,
         ("security", _) => 50,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use twinax_core::firewall::understand;
+
+    use super::*;
+
+    /// Answers of Linux 6.18 about what iptables-legacy 1.8.9 wrote: a table a line, its name and
+    /// family, then the bytes of both options.
+    fn recorded() -> Vec<Table> {
+        let bytes = |hex: &str| -> Vec<u8> {
+            let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            (0..hex.len()).step_by(2).map(byte).collect()
+        };
+        let table = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let layout = LAYOUTS.iter().find(|layout| layout.family.to_string() == words[1]);
+            let info = Info::of(&bytes(words[2])).unwrap();
+            layout.unwrap().decoded(words[0], &info, &bytes(words[3]))
+        };
+        include_str!("golden/legacy.txt").lines().map(table).collect()
+    }
+
+    #[test]
+    fn entries_are_cut_into_chains_and_understood() {
+        let (tables, led) = understand(&recorded());
+        let mut text = String::new();
+        for table in &tables {
+            for chain in &table.chains {
+                let base = chain.base.as_ref().map(|base| format!(" {} {}", base.hook, base.drops));
+                let base = base.unwrap_or_default();
+                text += &format!("{} {} {}{base}\n", table.family, table.name, chain.name);
+                text.extend(chain.rules.iter().map(|rule| format!("  {rule}\n")));
+            }
+        }
+        text.extend(
+            led.iter().map(|led| {
+                format!("{:?} {} {:?} {}\n", led.host_ports, led.to, led.to_port, led.by)
+            }),
+        );
+        expect![[r#"
+            ip nat PREROUTING prerouting false
+              tcp dport 81 dnat to 10.0.0.9:82
+              tcp dport 82 redirect to :8082
+            ip nat INPUT input false
+            ip nat OUTPUT output false
+            ip nat POSTROUTING postrouting false
+              snat to 192.0.2.1-192.0.2.9
+            ip filter INPUT input false
+              fragment queue
+            ip filter FORWARD forward true
+              ip saddr != 10.0.0.0/8 iifname "eth0" tcp dport 80 jump theirs
+            ip filter OUTPUT output false
+            ip filter other
+            ip filter theirs
+              ct state established return
+              oifname "veth*" drop
+              goto other
+            ip6 nat PREROUTING prerouting false
+              udp dport 53 dnat to [fd00::9]:5353
+              udp dport 54 redirect to :5354
+            ip6 nat INPUT input false
+            ip6 nat OUTPUT output false
+            ip6 nat POSTROUTING postrouting false
+            ip6 filter INPUT input false
+              ip6 saddr != fd00::/8 reject
+            ip6 filter FORWARD forward false
+            ip6 filter OUTPUT output false
+            (81, 81) 10.0.0.9 Some(82) iptables-legacy nat PREROUTING #1
+            (53, 53) fd00::9 Some(5353) ip6tables-legacy nat PREROUTING #1
+        "#]]
+        .assert_eq(&text);
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_not_followed_for_ever() {
+        let layout = &LAYOUTS[0];
+        let info = Info { valid: 1, begins: [0; 5], policies: [0; 5], size: 0 };
+        for next in [0u16, 8, 112, 200, u16::MAX] {
+            let mut entry = vec![0; 300];
+            entry[88..90].copy_from_slice(&112u16.to_ne_bytes());
+            entry[90..92].copy_from_slice(&next.to_ne_bytes());
+            let table = layout.decoded("filter", &info, &entry);
+            assert!(table.chains.iter().all(|chain| chain.rules.len() < 3), "{next}: {table:?}");
+        }
     }
 }

@@ -45,7 +45,7 @@ const OF_LINKS: [&str; 11] = [
     "ipv6/conf/{}/proxy_ndp",
 ];
 /// Of more links than this their own switches are not read.
-const LINKS: usize = 64;
+const LINKS: usize = 256;
 
 /// Reads the switches, those of each link with them. What is not there is left out.
 pub(super) fn read<'a>(links: impl Iterator<Item = &'a IfName>) -> BTreeMap<String, String> {
