@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::{
     map::{Counts, View, Wanted, held_by, host_side, is_loopback, is_up, shown, tree},
     model::{LinkId, Netns},
-    sight::{Holder, LinkFacts, Runtime, Sight, Space, Workload},
+    sight::{Holder, LinkFacts, Sight, Space, Workload},
 };
 
 pub mod layout;
@@ -211,7 +211,6 @@ impl Scene {
         }
         ties.find_homes(&view);
         ties.find_lanes(&view);
-        let guests = guests(&view);
         ties.find_devices(&view);
         let mut scene = Self {
             lanes: ties.lanes.iter().map(|hang| lane(&view, hang)).collect(),
@@ -226,10 +225,10 @@ impl Scene {
                 .map_or_else(String::new, |space| format!("net:[{}]", space.inode)),
         };
         scene.wires = ties.wires(&view);
-        if !guests.is_empty() {
+        if !view.guests.is_empty() {
             scene.lanes.push(lane(&view, &Hang::Shared));
             let lane = scene.lanes.len() - 1;
-            scene.cards.extend(guests.into_iter().map(|w| guest(w, lane)));
+            scene.cards.extend(view.guests.iter().map(|w| guest(w, lane)));
         }
         scene.keep_kin_together();
         scene
@@ -649,13 +648,6 @@ fn chip(workload: &Workload) -> Chip {
         name: shown(&workload.name),
         image: workload.image.as_deref().map(shown).unwrap_or_default(),
     }
-}
-
-/// The containers that share the host's namespace.
-fn guests<'a>(view: &View<'a>) -> Vec<&'a Workload> {
-    let space = view.sight.spaces.get(&Netns::Host).filter(|_| view.is_shown(&Netns::Host));
-    let workloads = space.map(|space| space.workloads.as_slice()).unwrap_or_default();
-    workloads.iter().filter(|w| !matches!(w.runtime, Runtime::Process | Runtime::IpNetns)).collect()
 }
 
 fn guest(workload: &Workload, lane: usize) -> Card {

@@ -3,12 +3,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Display,
+    fmt::{self, Display},
     net::IpAddr,
 };
 
+pub use crate::name::shown;
 use crate::{
     model::{LinkId, Netns},
+    name::Proto,
+    published::{Listens, Published, published},
+    rate::Rates,
     sight::{Holder, LinkFacts, Listener, PublishedPort, Runtime, Sight, Space, Workload},
 };
 
@@ -18,6 +22,44 @@ pub struct Branch {
     /// Cells of rows side by side stand below each other.
     pub cells: Vec<Cell>,
     pub children: Vec<Self>,
+}
+
+/// A row of the map, and what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub about: Subject,
+    /// As of [`Branch`].
+    pub cells: Vec<Cell>,
+    pub children: Vec<Self>,
+}
+
+/// What a row of the map is about; no two rows of a map are about the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Host,
+    /// A link, or a cable by this end.
+    Link(LinkId),
+    /// A published port: whose it is, on which address, which, and where it leads.
+    Port(Netns, Proto, Option<IpAddr>, u16, (Option<IpAddr>, u16)),
+    /// A heading.
+    Heading(&'static str),
+    Space(Netns),
+    /// A container without a namespace of its own, or in one that may not be seen.
+    Guest(Runtime, String),
+}
+
+impl Subject {
+    /// What a published port's row is about.
+    pub fn port(port: &Published<'_>) -> Self {
+        let to = (port.to, port.to_port);
+        Self::Port(port.host.clone(), port.proto, port.at, port.ports.0, to)
+    }
+}
+
+impl From<Row> for Branch {
+    fn from(row: Row) -> Self {
+        Self { cells: row.cells, children: row.children.into_iter().map(Self::from).collect() }
+    }
 }
 
 /// A piece of text that means one thing.
@@ -51,6 +93,76 @@ pub struct Wanted {
     pub runtime: Option<Runtime>,
 }
 
+/// Something that was asked for, and is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unmatched {
+    Only(String),
+    Network(String),
+    Runtime(Runtime),
+    /// There is each, but nothing that is all of it.
+    Together,
+}
+
+impl fmt::Display for Unmatched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Only(handle) => {
+                write!(f, "no container or namespace on this host is called {}", shown(handle))
+            }
+            Self::Network(name) => {
+                write!(f, "nothing on this host is on a network or bridge called {}", shown(name))
+            }
+            Self::Runtime(runtime) => write!(f, "no container on this host is {runtime}'s"),
+            Self::Together => f.write_str("nothing on this host is all that was asked for"),
+        }
+    }
+}
+
+impl Wanted {
+    /// Returns the first of what is wanted that nothing matches.
+    pub fn unmatched(&self, sight: &Sight) -> Option<Unmatched> {
+        let matches = |wanted: &Self| {
+            sight.spaces.iter().any(|(netns, space)| is_wanted(sight, wanted, netns, space))
+                || sight.unplaced.iter().any(|workload| wanted.takes(workload))
+        };
+        let only = |handle: &String| Self { only: vec![handle.clone()], ..Self::default() };
+        let handle = self.only.iter().find(|handle| !matches(&only(handle)));
+        if let Some(handle) = handle {
+            return Some(Unmatched::Only(handle.clone()));
+        }
+        let network = self.network.as_ref();
+        let on = |name: &String| Self { network: Some(name.clone()), ..Self::default() };
+        if let Some(name) = network.filter(|name| !matches(&on(name))) {
+            return Some(Unmatched::Network(name.clone()));
+        }
+        let of = |runtime| Self { runtime: Some(runtime), ..Self::default() };
+        match self.runtime {
+            Some(runtime) if !matches(&of(runtime)) => Some(Unmatched::Runtime(runtime)),
+            _ => (!sight.spaces.is_empty() && !matches(self)).then_some(Unmatched::Together),
+        }
+    }
+
+    /// Whether one of the containers in the host's own namespace is wanted.
+    fn guest(&self, host: &Space, workload: &Workload) -> bool {
+        let is_host = |handle: &String| {
+            *handle == Netns::Host.to_string() || host.inode.to_string() == *handle
+        };
+        self.takes(workload) || self.only.iter().any(is_host) && self.of_it(workload)
+    }
+
+    /// Whether a container is wanted, by what is known of itself.
+    fn takes(&self, workload: &Workload) -> bool {
+        let named = |handle: &String| workload.is_called(handle);
+        (self.only.is_empty() || self.only.iter().any(named)) && self.of_it(workload)
+    }
+
+    /// Whether it is of the runtime and on the network that are wanted, if any are.
+    fn of_it(&self, workload: &Workload) -> bool {
+        self.runtime.is_none_or(|runtime| workload.runtime == runtime)
+            && self.network.as_ref().is_none_or(|network| workload.networks.contains(network))
+    }
+}
+
 /// How many there are of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -68,16 +180,25 @@ pub struct Counts {
 
 /// Returns the tree, and what it counts.
 pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
-    let view = View::of(sight, wanted);
-    let mut root = Branch { cells: view.host_cells(), children: Vec::new() };
+    let (root, counts) = rows(sight, wanted, None);
+    (root.into(), counts)
+}
+
+/// Returns the tree with what each row is about, and with the traffic of each link if that was
+/// measured.
+pub fn rows(sight: &Sight, wanted: &Wanted, rates: Option<&Rates>) -> (Row, Counts) {
+    let view = View { rates, ..View::of(sight, wanted) };
+    let mut root = Row { about: Subject::Host, cells: view.host_cells(), children: Vec::new() };
     let mut told = BTreeSet::new();
     for (id, facts) in view.links_in(&Netns::Host).filter(|(_, facts)| facts.kind == "bridge") {
         root.children.extend(view.bridge(id, facts, &mut told));
     }
     root.children.extend(view.unbridged(&mut told));
+    root.children.extend(listed("on the host's own network", &view.guests));
     root.children.extend(view.published());
     let apart = view.apart(&told);
     root.children.extend(view.elsewhere(&apart, &told));
+    root.children.extend(listed("in namespaces that may not be seen", &view.unplaced));
     let counts = view.counts(&apart, &told);
     (root, counts)
 }
@@ -86,13 +207,18 @@ pub fn tree(sight: &Sight, wanted: &Wanted) -> (Branch, Counts) {
 pub(crate) struct View<'a> {
     pub(crate) sight: &'a Sight,
     links: BTreeMap<&'a Netns, Vec<(&'a LinkId, &'a LinkFacts)>>,
-    listeners: BTreeMap<&'a Netns, Vec<&'a Listener>>,
     members: BTreeMap<&'a LinkId, Vec<&'a LinkId>>,
     gateways: BTreeMap<&'a LinkId, Vec<IpAddr>>,
     visible: BTreeSet<&'a Netns>,
+    /// The containers on the host's own network that are wanted.
+    pub(crate) guests: Vec<&'a Workload>,
+    /// Those that are wanted of the containers in namespaces that may not be seen.
+    unplaced: Vec<&'a Workload>,
     /// Only some are wanted, so that what leads to none of them is left out.
     pub(crate) narrowed: bool,
     all: bool,
+    /// What goes over links, where that is measured.
+    rates: Option<&'a Rates>,
     /// There are namespaces whose links could not be read: not even a loopback is there.
     blind: bool,
 }
@@ -111,10 +237,6 @@ impl<'a> View<'a> {
         for route in sight.topology.routes.iter().filter(|route| route.dst.prefix_len() == 0) {
             gateways.entry(&route.link).or_default().extend(route.via);
         }
-        let mut listeners: BTreeMap<&Netns, Vec<&Listener>> = BTreeMap::new();
-        for listener in &sight.listeners {
-            listeners.entry(&listener.netns).or_default().push(listener);
-        }
         let visible =
             sight.spaces.iter().filter(|(netns, space)| is_wanted(sight, wanted, netns, space));
         let visible = visible.map(|(netns, _)| netns).collect();
@@ -122,7 +244,21 @@ impl<'a> View<'a> {
             !wanted.only.is_empty() || wanted.network.is_some() || wanted.runtime.is_some();
         let all = wanted.all;
         let blind = sight.spaces.keys().any(|netns| !links.contains_key(netns));
-        Self { sight, links, listeners, members, gateways, visible, narrowed, all, blind }
+        let guests = guests(sight, wanted);
+        let unplaced = sight.unplaced.iter().filter(|workload| wanted.takes(workload)).collect();
+        Self {
+            sight,
+            links,
+            members,
+            gateways,
+            visible,
+            guests,
+            unplaced,
+            narrowed,
+            all,
+            rates: None,
+            blind,
+        }
     }
 
     pub(crate) fn links_in(
@@ -130,6 +266,11 @@ impl<'a> View<'a> {
         netns: &Netns,
     ) -> impl Iterator<Item = (&'a LinkId, &'a LinkFacts)> {
         self.links.get(netns).map(Vec::as_slice).unwrap_or_default().iter().copied()
+    }
+
+    /// Whether a namespace is wanted.
+    pub(crate) fn is_visible(&self, netns: &Netns) -> bool {
+        self.visible.contains(netns)
     }
 
     /// Whether a namespace is to be shown: wanted, and somebody's or with more in it than `lo`.
@@ -160,7 +301,7 @@ impl<'a> View<'a> {
         id: &'a LinkId,
         facts: &'a LinkFacts,
         told: &mut BTreeSet<&'a LinkId>,
-    ) -> Option<Branch> {
+    ) -> Option<Row> {
         told.insert(id);
         let members = self.members.get(id).map(Vec::as_slice).unwrap_or_default();
         let mut children = Vec::new();
@@ -175,12 +316,13 @@ impl<'a> View<'a> {
             cell(format!("bridge {}", id.name), Tone::Name),
             cell(list(&facts.addrs), Tone::Plain),
             state_cell(facts),
-            cell(self.alias(id), Tone::Faint),
         ];
+        cells.extend(self.rate_cell(id, false));
+        cells.push(cell(self.alias(id), Tone::Faint));
         if members.is_empty() {
             cells.push(cell("no members", Tone::Faint));
         }
-        Some(Branch { cells, children })
+        Some(Row { about: Subject::Link(id.clone()), cells, children })
     }
 
     /// One end of a link on the host, and where it leads.
@@ -189,16 +331,18 @@ impl<'a> View<'a> {
         id: &'a LinkId,
         facts: &'a LinkFacts,
         told: &mut BTreeSet<&'a LinkId>,
-    ) -> Option<Branch> {
+    ) -> Option<Row> {
         let Some(far) = &facts.leads_to else {
             let orphan = facts.kind == "veth";
             let (what, tone) = match orphan {
                 true => self.unpaired(),
                 false => (facts.kind.as_str(), Tone::Faint),
             };
-            return (!self.narrowed).then(|| Branch {
-                cells: vec![cell(&id.name, Tone::Plain), cell(what, tone), state_cell(facts)],
-                children: Vec::new(),
+            return (!self.narrowed).then(|| {
+                let mut cells =
+                    vec![cell(&id.name, Tone::Plain), cell(what, tone), state_cell(facts)];
+                cells.extend(self.rate_cell(id, false));
+                Row::of_link(id, cells)
             });
         };
         if let Some((far, _)) = self.sight.links.get_key_value(far) {
@@ -215,16 +359,17 @@ impl<'a> View<'a> {
             cell(there.map(|there| list(&there.addrs)).unwrap_or_default(), Tone::Plain),
             self.gateway_cell(std::iter::once(far)).unwrap_or_default(),
             there.map_or_else(|| state_cell(facts), state_cell),
-            cell(self.made_by(&far.netns), Tone::Faint),
         ];
+        cells.extend(self.rate_cell(id, facts.kind == "veth"));
+        cells.push(cell(self.made_by(&far.netns), Tone::Faint));
         if facts.kind == "veth" && !facts.proven {
             cells.push(cell("not confirmed from the other end", Tone::Bad));
         }
-        Some(Branch { cells, children: Vec::new() })
+        Some(Row::of_link(id, cells))
     }
 
     /// What is on the host and on no bridge.
-    fn unbridged(&self, told: &mut BTreeSet<&'a LinkId>) -> Vec<Branch> {
+    fn unbridged(&self, told: &mut BTreeSet<&'a LinkId>) -> Vec<Row> {
         let mut rows = Vec::new();
         for (id, facts) in self.links_in(&Netns::Host) {
             if !told.insert(id) || is_loopback(id) {
@@ -239,7 +384,7 @@ impl<'a> View<'a> {
         rows
     }
 
-    fn other_link(&self, id: &LinkId, facts: &LinkFacts) -> Branch {
+    fn other_link(&self, id: &LinkId, facts: &LinkFacts) -> Row {
         let kind = if facts.kind.is_empty() { "device" } else { &facts.kind };
         let mut words = facts.details.join(", ");
         if let Some(on) = &facts.leads_to {
@@ -247,52 +392,44 @@ impl<'a> View<'a> {
             let joint = if words.is_empty() { "" } else { ", " };
             words = format!("{words}{joint}on {} {place}", on.name).trim_end().to_owned();
         }
-        let cells = vec![
+        let mut cells = vec![
             cell(format!("{kind} {}", id.name), Tone::Plain),
             cell(list(&facts.addrs), Tone::Plain),
             state_cell(facts),
-            cell(words, Tone::Faint),
         ];
-        Branch { cells, children: Vec::new() }
+        cells.extend(self.rate_cell(id, false));
+        cells.push(cell(words, Tone::Faint));
+        Row::of_link(id, cells)
     }
 
-    /// The ports that lead into containers, with who listens there.
-    fn published(&self) -> Vec<Branch> {
-        let mut rows = Vec::new();
-        for netns in &self.visible {
-            let Some(space) = self.sight.spaces.get(*netns) else { continue };
-            for workload in &space.workloads {
-                for port in &workload.published {
-                    rows.push(self.published_row(netns, workload, port));
-                }
-            }
-        }
-        rows
-    }
-
-    fn published_row(&self, netns: &Netns, to: &Workload, port: &PublishedPort) -> Branch {
-        let at = self.listeners.get(netns).map(Vec::as_slice).unwrap_or_default();
-        let listens =
-            at.iter().find(|l| l.proto == port.proto && l.at.port() == port.container_port);
-        let listener = match listens {
-            Some(listener) => {
-                let who = listener.processes.first();
-                let who = who.map(|(pid, comm)| format!("{}({pid})", shown(comm)));
-                cell(format!("listener {}", who.unwrap_or_default()).trim_end(), Tone::Good)
-            }
-            None if self.sight.listeners.is_empty() => Cell::default(),
-            None => cell("nobody listens", Tone::Bad),
+    /// The ports that lead into containers, by which rule, and who listens there.
+    fn published(&self) -> Vec<Row> {
+        let ports = published(self.sight).into_iter();
+        // An address that the host does not have is a cluster's service, not a port of the host.
+        let own = |port: &Published<'_>, at: IpAddr| {
+            let mut links = self.links_in(port.host);
+            at.is_loopback()
+                || links.any(|(_, facts)| facts.addrs.iter().any(|net| net.addr() == at))
         };
-        let cells = vec![
-            cell(format!("published {}", host_side(port)), Tone::Plain),
-            cell(format!("→ {}:{}", shown(&to.name), port.container_port), Tone::Name),
-            listener,
-        ];
-        Branch { cells, children: Vec::new() }
+        let ports = ports.filter(|port| port.recorded || port.at.is_none_or(|at| own(port, at)));
+        let shown = ports.filter(|port| match port.netns {
+            Some(netns) => self.visible.contains(netns),
+            None => !self.narrowed,
+        });
+        let inside = |port: &Published<'_>| match port.host {
+            Netns::Host => String::new(),
+            host => format!(" of {}", self.label(host)),
+        };
+        let row = |port: Published<'_>| {
+            let mut cells = port_cells(self.sight, &port);
+            cells[0].text = format!("published {}{}", cells[0].text, inside(&port));
+            Row { about: Subject::port(&port), cells, children: Vec::new() }
+        };
+        shown.map(row).collect()
     }
 
     /// Namespaces that no cable from the host leads to, and what else is in those it does lead to.
-    fn elsewhere(&self, apart: &[&'a Netns], told: &BTreeSet<&'a LinkId>) -> Option<Branch> {
+    fn elsewhere(&self, apart: &[&'a Netns], told: &BTreeSet<&'a LinkId>) -> Option<Row> {
         let mut children = Vec::new();
         for &netns in apart {
             let space = &self.sight.spaces[netns];
@@ -302,7 +439,7 @@ impl<'a> View<'a> {
                 "veth" => self.far_cable(id, facts),
                 _ => self.other_link(id, facts),
             });
-            let children_of: Vec<Branch> = rows.collect();
+            let children_of: Vec<Row> = rows.collect();
             let mut cells = vec![
                 cell(self.label(netns), Tone::Name),
                 cell(format!("net:[{}]", space.inode), Tone::Faint),
@@ -314,10 +451,15 @@ impl<'a> View<'a> {
             } else if children_of.is_empty() {
                 cells.push(cell("lo only", Tone::Faint));
             }
-            children.push(Branch { cells, children: children_of });
+            let about = Subject::Space(netns.clone());
+            children.push(Row { about, cells, children: children_of });
         }
         let cells = vec![cell("other namespaces", Tone::Plain)];
-        (!children.is_empty()).then_some(Branch { cells, children })
+        (!children.is_empty()).then_some(Row {
+            about: Subject::Heading("other namespaces"),
+            cells,
+            children,
+        })
     }
 
     /// What is said of an end of a cable whose other end was not found: an orphan only where
@@ -329,19 +471,30 @@ impl<'a> View<'a> {
         }
     }
 
-    fn far_cable(&self, id: &LinkId, facts: &LinkFacts) -> Branch {
+    fn far_cable(&self, id: &LinkId, facts: &LinkFacts) -> Row {
         let far = match &facts.leads_to {
             Some(far) => format!("⇄ {} {}", far.name, self.label(&far.netns)),
             None => self.unpaired().0.to_owned(),
         };
         let tone = if facts.leads_to.is_some() { Tone::Plain } else { self.unpaired().1 };
-        let cells = vec![
+        let mut cells = vec![
             cell(&id.name, Tone::Plain),
             cell(far, tone),
             cell(list(&facts.addrs), Tone::Plain),
             state_cell(facts),
         ];
-        Branch { cells, children: Vec::new() }
+        cells.extend(self.rate_cell(id, false));
+        Row::of_link(id, cells)
+    }
+
+    /// What goes over a link; empty before that is known, and none where it is not measured. Of a
+    /// cable's end on the host what goes out is what comes in where the cable leads.
+    fn rate_cell(&self, id: &LinkId, turned: bool) -> Option<Cell> {
+        let rate = self.rates?.get(id);
+        let rate = rate.map(|rate| if turned { rate.turned() } else { *rate });
+        Some(rate.map_or_else(Cell::default, |rate| {
+            cell(rate, if rate.is_idle() { Tone::Faint } else { Tone::Plain })
+        }))
     }
 
     /// The namespaces that have something to show which hangs on nothing of the host.
@@ -371,6 +524,7 @@ impl<'a> View<'a> {
         let is_container =
             |w: &&Workload| !matches!(w.runtime, Runtime::Process | Runtime::IpNetns);
         let workloads = self.sight.spaces.values().flat_map(|space| &space.workloads);
+        let workloads = workloads.chain(&self.sight.unplaced);
         let veths = || self.sight.links.values().filter(|facts| facts.kind == "veth");
         let unpaired = veths().filter(|facts| facts.leads_to.is_none()).count();
         Counts {
@@ -391,13 +545,17 @@ impl<'a> View<'a> {
     fn made_by(&self, netns: &Netns) -> String {
         let workloads = self.sight.spaces.get(netns).map(|space| space.workloads.as_slice());
         let first = workloads.unwrap_or_default().first();
-        let Some(workload) = first else { return String::new() };
-        let image = workload.image.as_deref().map(|image| format!(" {}", shown(image)));
-        format!("{}{}", workload.runtime, image.unwrap_or_default())
+        first.map(maker).unwrap_or_default()
     }
 
     fn alias(&self, id: &LinkId) -> String {
         self.sight.topology.links.get(id).map(|link| shown(&link.alias)).unwrap_or_default()
+    }
+}
+
+impl Row {
+    fn of_link(id: &LinkId, cells: Vec<Cell>) -> Self {
+        Self { about: Subject::Link(id.clone()), cells, children: Vec::new() }
     }
 }
 
@@ -407,7 +565,11 @@ impl Sight {
         let Netns::Container(handle) = netns else { return "host".to_owned() };
         let workloads = self.spaces.get(netns).map(|space| space.workloads.as_slice());
         let workloads = workloads.unwrap_or_default();
-        if let Some(pod) = workloads.iter().find_map(|workload| workload.pod.as_deref()) {
+        let pod = workloads.iter().find_map(|workload| workload.pod.as_deref());
+        // Podman's pods need not share a network: then the name tells more.
+        let is_alone = matches!(workloads, [one] if one.runtime == Runtime::Podman
+            && !one.labels.contains_key("role"));
+        if let Some(pod) = pod.filter(|_| !is_alone) {
             return format!("pod {}", shown(pod));
         }
         let names: Vec<String> = workloads.iter().map(|workload| shown(&workload.name)).collect();
@@ -432,6 +594,38 @@ fn is_wanted(sight: &Sight, wanted: &Wanted, netns: &Netns, space: &Space) -> bo
     wanted.only.is_empty() || wanted.only.iter().any(|handle| sight.is_called(netns, space, handle))
 }
 
+/// Containers of which there is nothing but themselves to show, under a heading.
+fn listed(heading: &'static str, workloads: &[&Workload]) -> Option<Row> {
+    let row = |workload: &&Workload| {
+        let pid = workload.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
+        let cells = vec![
+            cell(&workload.name, Tone::Name),
+            cell(maker(workload), Tone::Faint),
+            cell(pid, Tone::Faint),
+        ];
+        let about = Subject::Guest(workload.runtime, workload.id.clone());
+        Row { about, cells, children: Vec::new() }
+    };
+    let children: Vec<Row> = workloads.iter().map(row).collect();
+    let cells = vec![cell(heading, Tone::Plain)];
+    (!children.is_empty()).then_some(Row { about: Subject::Heading(heading), cells, children })
+}
+
+/// Who made a container, and of what.
+fn maker(workload: &Workload) -> String {
+    let image = workload.image.as_deref().map(|image| format!(" {}", shown(image)));
+    format!("{}{}", workload.runtime, image.unwrap_or_default())
+}
+
+/// The containers in the host's own namespace that are wanted.
+fn guests<'a>(sight: &'a Sight, wanted: &Wanted) -> Vec<&'a Workload> {
+    let Some(host) = sight.spaces.get(&Netns::Host) else { return Vec::new() };
+    let is_one = |w: &&Workload| {
+        !matches!(w.runtime, Runtime::Process | Runtime::IpNetns) && wanted.guest(host, w)
+    };
+    host.workloads.iter().filter(is_one).collect()
+}
+
 /// Whether a namespace is on a network, by its runtime's word or by the bridge its cables lead to.
 fn is_on(sight: &Sight, netns: &Netns, space: &Space, network: &str) -> bool {
     let by_runtime = space.workloads.iter().any(|w| w.networks.iter().any(|n| n == network));
@@ -444,8 +638,6 @@ fn is_on(sight: &Sight, netns: &Netns, space: &Space, network: &str) -> bool {
 impl Sight {
     /// Whether a person may mean this namespace by `handle`.
     pub fn is_called(&self, netns: &Netns, space: &Space, handle: &str) -> bool {
-        let id = |w: &Workload| handle.len() >= 4 && w.id.starts_with(handle);
-        let named = |w: &Workload| w.name == handle || w.pod.as_deref() == Some(handle) || id(w);
         let is_pid = |holder: &Holder| match holder {
             Holder::Process { pid, .. } => handle.parse() == Ok(*pid),
             _ => false,
@@ -455,9 +647,19 @@ impl Sight {
         let links = || self.links.iter().filter(|(id, _)| id.netns == *netns);
         netns.to_string() == handle
             || space.inode.to_string() == handle
-            || space.workloads.iter().any(named)
+            || space.workloads.iter().any(|workload| workload.is_called(handle))
             || space.holders.iter().any(is_pid)
             || (addr.is_some() && links().any(|(_, facts)| has(facts)))
+    }
+}
+
+impl Workload {
+    /// Whether a person may mean this container by `handle`.
+    fn is_called(&self, handle: &str) -> bool {
+        self.name == handle
+            || self.pod.as_deref() == Some(handle)
+            || handle.len() >= 4 && self.id.starts_with(handle)
+            || self.pid.is_some_and(|pid| handle.parse() == Ok(pid))
     }
 }
 
@@ -467,12 +669,61 @@ pub(crate) fn is_loopback(id: &LinkId) -> bool {
 
 /// Where a published port is reached on the host.
 pub(crate) fn host_side(port: &PublishedPort) -> String {
-    let host = match port.host {
+    reached_at(port.host, (port.host_port, port.host_port), port.proto)
+}
+
+fn reached_at(host: Option<IpAddr>, (first, last): (u16, u16), proto: Proto) -> String {
+    let host = match host {
         Some(IpAddr::V6(addr)) => format!("[{addr}]"),
         Some(addr) => addr.to_string(),
         None => "*".to_owned(),
     };
-    format!("{host}:{}/{}", port.host_port, port.proto)
+    let last = if first == last { String::new() } else { format!("-{last}") };
+    format!("{host}:{first}{last}/{proto}")
+}
+
+/// A published port as four cells: where, to whom, by which rule, and who listens.
+pub(crate) fn port_cells(sight: &Sight, port: &Published<'_>) -> Vec<Cell> {
+    let to = match (port.workload, port.netns) {
+        (Some(Workload { pod: Some(pod), .. }), _) => format!("pod {}", shown(pod)),
+        (Some(workload), _) => shown(&workload.name),
+        (None, Some(netns)) => sight.label(netns),
+        (None, None) => "nobody".to_owned(),
+    };
+    let addr = port.to.map(|addr| format!(" ({addr})")).unwrap_or_default();
+    let way = match (port.rules.as_slice(), port.relay) {
+        ([], Some(relay)) => cell(format!("by {} only", who(relay)), Tone::Plain),
+        ([], None) if port.is_lost(sight) => cell("no rule leads there", Tone::Bad),
+        ([], None) => Cell::default(),
+        (rules, _) if port.recorded => {
+            cell(shown(&format!("DNAT {}", rules.join(", "))), Tone::Plain)
+        }
+        (rules, _) => {
+            cell(shown(&format!("DNAT {} (on no runtime's record)", rules.join(", "))), Tone::Plain)
+        }
+    };
+    let listener = match port.listens {
+        Listens::Yes(listener) => {
+            cell(format!("listener ✓ {}", who(listener)).trim_end(), Tone::Good)
+        }
+        Listens::Loopback(listener) => {
+            cell(format!("listener ✗ {} is on {} only", who(listener), listener.at.ip()), Tone::Bad)
+        }
+        Listens::Nobody => cell("listener ✗ nobody", Tone::Bad),
+        Listens::Unknown => Cell::default(),
+    };
+    vec![
+        cell(reached_at(port.at, port.ports, port.proto), Tone::Plain),
+        cell(format!("→ {to}:{}{addr}", port.to_port), Tone::Name),
+        way,
+        listener,
+    ]
+}
+
+/// The first process that has a socket open.
+pub(crate) fn who(listener: &Listener) -> String {
+    let first = listener.processes.first();
+    first.map(|(pid, comm)| format!("{}({pid})", shown(comm))).unwrap_or_default()
 }
 
 /// Whether a link carries packets. Devices that never tell, as tun, are up if they have a carrier.
@@ -496,28 +747,12 @@ pub(crate) fn held_by(space: &Space) -> String {
     holder.map(|holder| shown(&format!("held by {holder}"))).unwrap_or_default()
 }
 
+/// Whatever is in a cell may be somebody else's word.
 fn cell(text: impl Display, tone: Tone) -> Cell {
-    Cell { text: text.to_string(), tone }
+    Cell { text: shown(&text.to_string()), tone }
 }
 
 fn list<T: Display>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     items.join(" ")
-}
-
-/// Text of somebody else's, such that it cannot act on a terminal or turn lines round: control
-/// characters and those that change the direction of writing (Unicode, UAX 9) become visible.
-pub fn shown(text: &str) -> String {
-    let acts = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match acts(c) {
-            true => plain.extend(c.escape_unicode()),
-            false => plain.push(c),
-        }
-    }
-    plain
 }

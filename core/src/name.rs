@@ -132,11 +132,9 @@ impl IfName {
         let mut spelled = String::new();
         for chunk in name.utf8_chunks() {
             for c in chunk.valid().chars() {
-                if plain(c) && !unseen(c) {
-                    spelled.push(c);
-                } else {
-                    let mut bytes = [0; 4];
-                    spelled.extend(c.encode_utf8(&mut bytes).bytes().map(escaped));
+                match plain(c) && !unseen(c) {
+                    true => spelled.push(c),
+                    false => escape(c, &mut spelled),
                 }
             }
             spelled.extend(chunk.invalid().iter().copied().map(escaped));
@@ -145,10 +143,35 @@ impl IfName {
     }
 }
 
-/// Whether a character has no looks of its own, or turns the writing around.
+/// Text of somebody else's, such that it cannot act on a terminal, turn lines round or hide:
+/// control characters and those without looks of their own are written as [`IfName::spelled`]
+/// writes them. All else stays, backslashes too, so that what is shown may be shown again.
+pub fn shown(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            true => escape(c, &mut plain),
+            false => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// Whether a character does something to a terminal or to the text around it, or cannot be seen.
+pub fn acts(c: char) -> bool {
+    c.is_control() || unseen(c)
+}
+
+/// Whether a character has no looks of its own, breaks the line, or turns the writing around
+/// (Unicode, UAX 9).
 fn unseen(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Writes a character's bytes, as `\x1b`.
+fn escape(c: char, to: &mut String) {
+    to.extend(c.encode_utf8(&mut [0; 4]).bytes().map(escaped));
 }
 
 fn escaped(byte: u8) -> String {

@@ -1,11 +1,13 @@
 //! From whatever a person has in hand to a cable: both of its ends, and whose it is.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
 use crate::{
-    map::{Branch, Cell, Tone, shown},
+    handle::{Meaning, meanings},
+    interior::Attached,
+    map::{Branch, Cell, Tone, is_loopback, shown},
     model::{LinkId, Netns},
-    sight::{Counters, LinkFacts, Runtime, Sight, Workload},
+    sight::{Counters, Runtime, Sight, Space, Workload},
 };
 
 /// A cable, the end nearer to the host first.
@@ -16,12 +18,11 @@ pub struct Cable<'a> {
     pub far: Option<&'a LinkId>,
 }
 
-/// Returns the cables that `handle` may mean: an interface (`veth926be0c`, with or without `@if6`;
-/// `con1/eth0`), a container's name or the beginning of its id, a pod, an IP address, a MAC, a
-/// process number, `INDEX@NAMESPACE`.
+/// Returns the cables that `handle` may mean ([`crate::handle::meanings`]): of a container or a
+/// namespace all that lead out of it.
 pub fn find<'a>(sight: &'a Sight, handle: &str) -> Vec<Cable<'a>> {
     let mut cables: Vec<Cable<'a>> = Vec::new();
-    for id in ends(sight, handle) {
+    for id in links(sight, handle).into_iter().filter(|id| is_cable(sight, id)) {
         let cable = cable(sight, id);
         if !cables.contains(&cable) {
             cables.push(cable);
@@ -30,52 +31,60 @@ pub fn find<'a>(sight: &'a Sight, handle: &str) -> Vec<Cable<'a>> {
     cables
 }
 
-/// The ends of cables that a handle may mean; those that are called so exactly come alone.
-fn ends<'a>(sight: &'a Sight, handle: &str) -> Vec<&'a LinkId> {
-    let (bare, at) = match handle.split_once('@') {
-        Some((name, at)) => (name, Some(at)),
-        None => (handle, None),
+/// Returns the links that `handle` may mean and that have no cable, as bridges and macvlans.
+pub fn without_cable<'a>(sight: &'a Sight, handle: &str) -> Vec<&'a LinkId> {
+    let links = links(sight, handle).into_iter();
+    links.filter(|id| !is_cable(sight, id) && !is_loopback(id)).collect()
+}
+
+/// The links that a handle may mean. A cable of the host's own comes before whatever else is called
+/// so: it was read off `ip link`.
+fn links<'a>(sight: &'a Sight, handle: &str) -> BTreeSet<&'a LinkId> {
+    let bare = handle.split_once('@').map_or(handle, |(name, _)| name);
+    let in_netns = |netns: &Netns| {
+        let netns = netns.clone();
+        sight.links.keys().filter(move |id| id.netns == netns)
     };
-    // `7@con1`: the kernel's number of a link, in a namespace.
-    if let (Ok(index), Some(at)) = (bare.parse::<u32>(), at) {
-        return pick(sight, |id, facts| facts.index == index && is_in(sight, &id.netns, at));
-    }
-    let exact = pick(sight, |id, _| id.to_string() == handle);
-    if !exact.is_empty() {
-        return exact;
-    }
-    // `veth926be0c@if6`: what follows is the peer's number, which many share.
-    let peer = at.and_then(|at| at.strip_prefix("if")).and_then(|peer| peer.parse::<u32>().ok());
-    let leads = |facts: &LinkFacts| {
-        let far = facts.leads_to.as_ref().and_then(|far| sight.links.get(far));
-        peer.is_none_or(|peer| far.is_some_and(|far| far.index == peer))
+    let mut links = BTreeSet::new();
+    let found = meanings(sight, handle);
+    let own = |id: &LinkId| id.netns == Netns::Host && id.name.as_str() == bare;
+    let own = |meaning: &Meaning<'a>| match *meaning {
+        Meaning::Link(id) if own(id) && is_cable(sight, id) => Some(id),
+        _ => None,
     };
-    let named = pick(sight, |id, facts| id.name.as_str() == bare && leads(facts));
-    if !named.is_empty() {
-        return named;
+    if let Some(own) = found.iter().find_map(own) {
+        return BTreeSet::from([own]);
     }
-    let addr: Option<IpAddr> = handle.parse().ok();
-    let mac = handle.to_lowercase();
-    let by_value = pick(sight, |id, facts| {
-        let has_mac = sight.topology.links.get(id).is_some_and(|link| link.mac.to_string() == mac);
-        has_mac || (addr.is_some() && facts.addrs.iter().any(|net| Some(net.addr()) == addr))
-    });
-    if !by_value.is_empty() {
-        return by_value;
+    for meaning in found {
+        match meaning {
+            Meaning::Link(id) => links.extend([id]),
+            Meaning::Namespace(netns) => links.extend(in_netns(netns)),
+            // One on the host's own network has none of its own.
+            Meaning::Container(Netns::Host, _) => {}
+            Meaning::Container(netns, _) => links.extend(in_netns(netns)),
+            Meaning::Network(runtime, name) => {
+                let spaces = sight.spaces.iter().filter(|(_, space)| space.is_on(runtime, name));
+                links.extend(spaces.flat_map(|(netns, _)| in_netns(netns)));
+            }
+        }
     }
-    pick(sight, |id, _| is_in(sight, &id.netns, handle))
+    links
 }
 
-fn pick(sight: &Sight, wanted: impl Fn(&LinkId, &LinkFacts) -> bool) -> Vec<&LinkId> {
-    let cables = sight.links.iter().filter(|(_, facts)| facts.kind == "veth");
-    cables.filter(|(id, facts)| wanted(id, facts)).map(|(id, _)| id).collect()
+fn is_cable(sight: &Sight, id: &LinkId) -> bool {
+    let kind = sight.links.get(id).map(|facts| facts.kind.as_str());
+    matches!(kind, Some("veth" | "netkit" | "vxcan"))
 }
 
-fn is_in(sight: &Sight, netns: &Netns, handle: &str) -> bool {
-    sight.spaces.get(netns).is_some_and(|space| sight.is_called(netns, space, handle))
+impl Space {
+    /// Whether a container that lives in it is on that network of its runtime.
+    pub fn is_on(&self, runtime: Runtime, network: &str) -> bool {
+        let on = |w: &Workload| w.runtime == runtime && w.networks.iter().any(|n| n == network);
+        self.workloads.iter().any(on)
+    }
 }
 
-fn cable<'a>(sight: &'a Sight, id: &'a LinkId) -> Cable<'a> {
+pub(crate) fn cable<'a>(sight: &'a Sight, id: &'a LinkId) -> Cable<'a> {
     let far = sight.links.get(id).and_then(|facts| facts.leads_to.as_ref());
     let far = far.and_then(|far| sight.links.get_key_value(far)).map(|(far, _)| far);
     match far {
@@ -84,29 +93,103 @@ fn cable<'a>(sight: &'a Sight, id: &'a LinkId) -> Cable<'a> {
     }
 }
 
-/// Returns what is known of a cable, for people.
-pub fn about(sight: &Sight, cable: &Cable<'_>) -> Vec<Branch> {
-    let mut rows = vec![end(sight, cable.near)];
+/// Returns what is known of a cable, for people; the side that `handle` asked for is marked.
+pub fn about(sight: &Sight, cable: &Cable<'_>, handle: &str) -> Vec<Branch> {
+    let asked = links(sight, handle);
+    let both = cable.far.is_some_and(|far| asked.contains(far) && asked.contains(cable.near));
+    let mark = |id: &LinkId| if asked.contains(id) && !both { "▸ " } else { "  " };
+    let mut rows = side(sight, cable.near, mark(cable.near));
     match cable.far {
         Some(far) => {
             rows.push(proof(sight, cable.near, far));
-            rows.push(end(sight, far));
+            rows.extend(side(sight, far, mark(far)));
         }
         None => rows.push(row([
             cell("", Tone::Plain),
             cell("its other end was not found: in a namespace that is hidden, or gone", Tone::Bad),
         ])),
     }
-    let netns = cable.far.map_or(&cable.near.netns, |far| &far.netns);
-    let workloads = sight.spaces.get(netns).map(|space| space.workloads.as_slice());
-    rows.extend(workloads.unwrap_or_default().iter().map(owner));
-    if let Some(space) = sight.spaces.get(netns) {
-        let cookie = space.cookie.map(|cookie| format!(", cookie {cookie}")).unwrap_or_default();
-        let text = format!("net:[{}]{cookie}", space.inode);
-        rows.push(row([cell("namespace", Tone::Faint), cell(text, Tone::Plain)]));
-    }
     rows.extend(sight.links.get(cable.near).map(|facts| traffic(&facts.counters)));
     rows
+}
+
+/// Returns a link without a cable as one row.
+pub fn line_without(sight: &Sight, id: &LinkId) -> Branch {
+    let kind = sight.links.get(id).map(|facts| facts.kind.clone()).unwrap_or_default();
+    let place = format!("{} {}", sight.label(&id.netns), shown(id.name.as_str()));
+    row([
+        cell(place, Tone::Plain),
+        cell(format!("{kind}, no cable").trim_start_matches(", "), Tone::Faint),
+    ])
+}
+
+/// An end, whose it is, and what hangs on its wire.
+fn side(sight: &Sight, id: &LinkId, mark: &str) -> Vec<Branch> {
+    let mut rows = vec![end(sight, id, mark)];
+    if let Some(attached) = sight.attached.get(id) {
+        rows.push(faint("    on its wire", on_the_wire(attached)));
+    }
+    if id.netns == Netns::Host {
+        return rows;
+    }
+    let Some(space) = sight.spaces.get(&id.netns) else { return rows };
+    rows.extend(space.workloads.iter().map(|w| faint("    container", owner(w))));
+    rows.push(faint("    namespace", numbers(space)));
+    rows
+}
+
+/// Returns what is said of a link that has no cable.
+pub fn uncabled(sight: &Sight, id: &LinkId) -> Vec<Branch> {
+    let mut rows = side(sight, id, "▸ ");
+    let Some(facts) = sight.links.get(id) else { return rows };
+    let members: Vec<String> = members(sight, id).map(|id| shown(id.name.as_str())).collect();
+    let on = facts.leads_to.as_ref().map(|on| {
+        let place = if on.netns == id.netns {
+            String::new()
+        } else {
+            format!(" of {}", sight.label(&on.netns))
+        };
+        format!("it lies on {}{place}", shown(on.name.as_str()))
+    });
+    let why = match (facts.kind.as_str(), on) {
+        ("bridge" | "bond" | "vrf", _) if members.is_empty() => "without members".to_owned(),
+        ("bridge" | "bond" | "vrf", _) => format!("with members {}", members.join(" ")),
+        (_, Some(on)) => on,
+        _ => "nothing is known that it leads to".to_owned(),
+    };
+    let kind = if facts.kind.is_empty() { "a device" } else { &facts.kind };
+    rows.insert(1, faint("    no cable", format!("{kind}: {why}")));
+    rows.push(traffic(&facts.counters));
+    rows
+}
+
+/// The members of a bridge, bond or VRF.
+pub fn members<'a>(sight: &'a Sight, id: &LinkId) -> impl Iterator<Item = &'a LinkId> {
+    let id = id.clone();
+    let links = sight.links.iter();
+    links.filter(move |(_, facts)| facts.master.as_ref() == Some(&id)).map(|(member, _)| member)
+}
+
+/// Returns what hangs on a wire, in words.
+pub fn on_the_wire(attached: &Attached) -> String {
+    let qdiscs = attached.qdiscs.join(", ");
+    let mut words = vec![format!("qdisc {}", if qdiscs.is_empty() { "none" } else { &qdiscs })];
+    let programs = attached
+        .programs
+        .iter()
+        .map(|(at, id, name)| format!("{at} program {id} {}", shown(name)).trim_end().to_owned());
+    words.extend(programs);
+    if attached.programs.is_empty() {
+        words.push("no BPF".to_owned());
+    }
+    words.extend(attached.port.iter().cloned());
+    words.join("  ")
+}
+
+/// A namespace's numbers.
+pub fn numbers(space: &Space) -> String {
+    let cookie = space.cookie.map(|cookie| format!(", cookie {cookie}")).unwrap_or_default();
+    format!("net:[{}]{cookie}", space.inode)
 }
 
 /// Returns a cable as one row, where several are to be told apart.
@@ -116,7 +199,7 @@ pub fn line(sight: &Sight, cable: &Cable<'_>) -> Branch {
     row([cell(place(cable.near), Tone::Plain), cell(format!("⇄ {far}"), Tone::Plain)])
 }
 
-fn end(sight: &Sight, id: &LinkId) -> Branch {
+fn end(sight: &Sight, id: &LinkId, mark: &str) -> Branch {
     let Some(facts) = sight.links.get(id) else { return Branch::default() };
     let mut words = vec![format!("ifindex {}", facts.index)];
     if let Some(link) = sight.topology.links.get(id) {
@@ -131,7 +214,7 @@ fn end(sight: &Sight, id: &LinkId) -> Branch {
     words.push(facts.operstate.clone());
     words.extend(facts.details.iter().cloned());
     row([
-        cell(shown(id.name.as_str()), Tone::Name),
+        cell(format!("{mark}{}", shown(id.name.as_str())), Tone::Name),
         cell(format!("{:<12} {}", sight.label(&id.netns), words.join("  ")), Tone::Plain),
     ])
 }
@@ -147,10 +230,11 @@ fn proof(sight: &Sight, near: &LinkId, far: &LinkId) -> Branch {
             (format!("one end only names the other: {} → {}", place(near), place(far)), Tone::Bad)
         }
     };
-    row([cell("  ⇅", Tone::Faint), cell(text, tone)])
+    row([cell("    ⇅", Tone::Faint), cell(text, tone)])
 }
 
-fn owner(workload: &Workload) -> Branch {
+/// A container in words.
+pub fn owner(workload: &Workload) -> String {
     let mut words = vec![shown(&workload.name)];
     if workload.id != workload.name {
         words.push(format!("id {:.12}", workload.id));
@@ -161,10 +245,10 @@ fn owner(workload: &Workload) -> Branch {
         words.push(workload.runtime.to_string());
     }
     words.extend(workload.pid.map(|pid| format!("pid {pid}")));
-    row([cell("container", Tone::Faint), cell(words.join("  "), Tone::Plain)])
+    words.join("  ")
 }
 
-fn traffic(counters: &Counters) -> Branch {
+pub(crate) fn traffic(counters: &Counters) -> Branch {
     let text = format!(
         "in {} packets {} bytes, out {} packets {} bytes, dropped {}",
         counters.rx_packets,
@@ -173,13 +257,18 @@ fn traffic(counters: &Counters) -> Branch {
         counters.tx_bytes,
         counters.rx_dropped + counters.tx_dropped,
     );
-    row([cell("traffic", Tone::Faint), cell(text, Tone::Plain)])
+    faint("  traffic", text)
+}
+
+fn faint(what: &str, text: String) -> Branch {
+    row([cell(what, Tone::Faint), cell(text, Tone::Plain)])
 }
 
 fn row(cells: [Cell; 2]) -> Branch {
     Branch { cells: cells.into(), children: Vec::new() }
 }
 
-fn cell(text: impl Into<String>, tone: Tone) -> Cell {
-    Cell { text: text.into(), tone }
+/// Whatever is in a cell may be somebody else's word.
+fn cell(text: impl AsRef<str>, tone: Tone) -> Cell {
+    Cell { text: shown(text.as_ref()), tone }
 }

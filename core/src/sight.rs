@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    interior::{Attached, Interior},
     model::{LinkId, Netns, Route, Topology},
     name::{Mac, Proto},
 };
@@ -33,6 +34,15 @@ pub struct Sight {
     pub links: BTreeMap<LinkId, LinkFacts>,
     #[serde(skip)]
     pub listeners: Vec<Listener>,
+    /// The inside of those namespaces that were asked for.
+    #[serde(skip)]
+    pub interiors: BTreeMap<Netns, Interior>,
+    /// What hangs on those links that were asked for.
+    #[serde(skip)]
+    pub attached: BTreeMap<LinkId, Attached>,
+    /// Containers that are known of, in namespaces that may not be seen.
+    #[serde(default)]
+    pub unplaced: Vec<Workload>,
     /// What could not be seen, and for lack of what; a line each, for people.
     pub unseen: Vec<String>,
 }
@@ -68,6 +78,9 @@ pub enum Holder {
     Mount { path: String, seen_by: u32 },
     /// Nobody who could be seen: such as a descriptor that is on its way in a message.
     Unseen,
+    /// The same where not all processes of the machine are to be seen, as they are not from a pid
+    /// namespace other than the first: it may be held by a process outside.
+    Outside,
 }
 
 /// A process, as one pass over `/proc` shows it.
@@ -80,6 +93,9 @@ pub struct Process {
     /// How many it has, the first included.
     #[serde(default)]
     pub threads: u32,
+    /// Who made it, or took it over when that one ended; 0 where nobody is known.
+    #[serde(default)]
+    pub parent: u32,
     /// `None` where it may not be looked at.
     pub netns: Option<Inode>,
     pub mntns: Option<Inode>,
@@ -158,6 +174,9 @@ impl fmt::Display for Holder {
             Self::Tun { pid, fd, comm } => write!(f, "tun {fd} of process {pid} ({comm})"),
             Self::Mount { path, .. } => write!(f, "mount {path}"),
             Self::Unseen => f.write_str("what cannot be seen, as a descriptor on its way"),
+            Self::Outside => f.write_str(
+                "what cannot be seen from this pid namespace, or a descriptor on its way",
+            ),
         }
     }
 }
@@ -171,7 +190,7 @@ pub struct Workload {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// `namespace/name` of a Kubernetes pod.
+    /// `namespace/name` of a Kubernetes pod, the name of a Podman one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// Its first process; `None` for a name without one.

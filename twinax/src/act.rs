@@ -1,13 +1,21 @@
 //! Does what a parsed command asks: requests to the engine, processes, and what is printed.
 
 mod container;
+mod doctor;
+mod capture;
 mod failed;
 mod lab;
 mod network;
 mod record;
 mod session;
+mod inspect;
+mod target_file;
+mod snapshot;
 mod map;
 mod shown;
+mod screen;
+mod watch;
+mod top;
 
 use std::{ffi::OsString, io::Write, path::Path, process::ExitCode};
 
@@ -67,8 +75,15 @@ fn dispatch(command: Command) -> Done {
         Command::Plan { file, json } => lab::plan(&file, json),
         Command::Check { json } => network::check(json),
         Command::Repair { json } => network::repair(json),
+        Command::Map(asked) if asked.watch => watch::watch(&asked),
         Command::Map(asked) => map::map(&asked),
+        Command::Inspect { handle, rules, json } => inspect::inspect(&handle, rules, json),
+        Command::Top(wanted) => top::top(wanted),
         Command::Peer { handle, json } => map::peer(&handle, json),
+        Command::Doctor(asked) => doctor::doctor(&asked),
+        Command::Capture(asked) => capture::capture(&asked),
+        Command::Snapshot { file } => snapshot::snapshot(&file),
+        Command::Diff { old, new, json } => snapshot::diff(&old, new.as_deref(), json),
     }
 }
 

@@ -42,6 +42,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Read},
+    mem::take,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::net::{UnixDatagram, UnixStream},
@@ -174,76 +175,141 @@ pub fn reload(run_dir: &Path) -> Result<(), ForwarderError> {
     judge(&hear(question(run_dir, "r")?)?)
 }
 
+/// What a process that sends many messages keeps between them.
+#[derive(Debug, Default)]
+pub struct Line {
+    /// Leads to the forwarder, or to one that was there before.
+    socket: Option<UnixDatagram>,
+    /// The file that a forwarder locks as long as it lives.
+    record: Option<File>,
+    /// Nobody was there to be told something.
+    missed: bool,
+}
+
+impl Line {
+    /// Whether since the last time somebody was to be told something and was not there: where a
+    /// forwarder was seen before, it has died, and another has to be started.
+    pub fn take_missed(&mut self) -> bool {
+        take(&mut self.missed)
+    }
+}
+
+/// Ports that are written down, with their sockets: they take connections and datagrams already.
+#[derive(Debug, Default)]
+pub struct Opened {
+    lines: Vec<String>,
+    sockets: Vec<OwnedFd>,
+    /// Those that could not be opened, for the forwarder to open itself.
+    left: Vec<String>,
+    /// Why not.
+    refused: Vec<String>,
+    /// How many ports it is about.
+    count: usize,
+}
+
+impl Opened {
+    /// Whether [`open`] was told of just these, or of as many at least.
+    pub fn is_about(&self, forwards: &[&Forward]) -> bool {
+        self.count == forwards.len()
+    }
+}
+
 /// Writes ports down and has the forwarder serve them; if it does not run, the next one will.
 ///
 /// They take connections and datagrams when this returns. With [`ForwarderError::Refused`] all do
 /// but the ports named.
-pub fn add(run_dir: &Path, forwards: &[&Forward]) -> Result<(), ForwarderError> {
-    let mut left = Left::default();
+pub fn add(run_dir: &Path, line: &mut Line, forwards: &[&Forward]) -> Result<(), ForwarderError> {
+    let mut left = Opened::default();
     for some in forwards.chunks(handover::MOST) {
-        for forward in some {
-            let (port, target) = forwards::split(forward);
-            list::put(run_dir, port, target).map_err(system(LISTING))?;
-        }
-        hand_over(run_dir, some, &mut left)?;
+        let mut opened = open(run_dir, some)?;
+        pass_on(run_dir, line, &mut opened)?;
+        left.left.append(&mut opened.left);
+        left.refused.append(&mut opened.refused);
     }
-    if left.lines.is_empty() {
-        return Ok(());
-    }
-    match ask(run_dir, &left.lines)? {
-        Asked(told) if told.is_empty() && !left.refused.is_empty() => {
-            Err(ForwarderError::Refused(left.refused))
-        }
-        asked => asked.answer(),
-    }
+    ask_for_the_rest(run_dir, line, left)
 }
 
-/// What could not be handed over.
-#[derive(Default)]
-struct Left {
-    /// For the forwarder to open itself.
-    lines: Vec<String>,
-    /// Why not, where we could not open it.
-    refused: Vec<String>,
-}
+/// How many ports [`open`] takes.
+pub const OPEN_MOST: usize = handover::MOST;
 
-/// Opens ports and passes them on.
-fn hand_over(run_dir: &Path, forwards: &[&Forward], left: &mut Left) -> Result<(), ForwarderError> {
-    let (mut lines, mut sockets) = (Vec::new(), Vec::new());
+/// The first half of [`add`]: writes ports down and opens them. They are to be handed over when all
+/// is there that they lead to; until then a client waits.
+pub fn open(run_dir: &Path, forwards: &[&Forward]) -> Result<Opened, ForwarderError> {
+    for forward in forwards {
+        let (port, target) = forwards::split(forward);
+        list::put(run_dir, port, target).map_err(system(LISTING))?;
+    }
+    let mut opened = Opened { count: forwards.len(), ..Opened::default() };
     for forward in forwards {
         let (port, _) = forwards::split(forward);
         match handover::open(port) {
             Ok(socket) => {
-                lines.push(format!("+{forward}\n"));
-                sockets.push(socket);
+                opened.lines.push(format!("+{forward}\n"));
+                opened.sockets.push(socket);
             }
             Err(error) if handover::is_needless(port, &error) => {}
             Err(error) => {
-                left.lines.push(format!("+{forward}\n"));
-                left.refused.push(format!("{port} ({error})"));
+                opened.left.push(format!("+{forward}\n"));
+                opened.refused.push(format!("{port} ({error})"));
             }
         }
     }
+    Ok(opened)
+}
+
+/// The second half of [`add`].
+pub fn hand_over(
+    run_dir: &Path,
+    line: &mut Line,
+    mut opened: Opened,
+) -> Result<(), ForwarderError> {
+    pass_on(run_dir, line, &mut opened)?;
+    ask_for_the_rest(run_dir, line, opened)
+}
+
+/// Sends sockets to the forwarder.
+fn pass_on(run_dir: &Path, line: &mut Line, opened: &mut Opened) -> Result<(), ForwarderError> {
+    let (lines, sockets) = (take(&mut opened.lines), take(&mut opened.sockets));
     if sockets.is_empty() {
         return Ok(());
     }
-    match send(run_dir, &format!("d{}", lines.concat()), sockets) {
+    match send(run_dir, line, &format!("d{}", lines.concat()), sockets) {
         Ok(()) | Err(ForwarderError::NotRunning) => {}
         // Such as too many descriptors on their way (ETOOMANYREFS).
-        Err(ForwarderError::Silent(_)) => left.lines.extend(lines),
+        Err(ForwarderError::Silent(_)) => opened.left.extend(lines),
         Err(other) => return Err(other),
     }
     Ok(())
 }
 
+fn ask_for_the_rest(
+    run_dir: &Path,
+    line: &mut Line,
+    Opened { left, refused, .. }: Opened,
+) -> Result<(), ForwarderError> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    match ask(run_dir, line, &left)? {
+        Asked(told) if told.is_empty() && !refused.is_empty() => {
+            Err(ForwarderError::Refused(refused))
+        }
+        asked => asked.answer(),
+    }
+}
+
 /// Strikes ports out and has the forwarder let go of them, and of their connections.
 ///
 /// They are free when [`Asked::answer`] returns.
-pub fn remove(run_dir: &Path, forwards: &[&Forward]) -> Result<Asked, ForwarderError> {
+pub fn remove(
+    run_dir: &Path,
+    line: &mut Line,
+    forwards: &[&Forward],
+) -> Result<Asked, ForwarderError> {
     for forward in forwards {
         list::strike(run_dir, forwards::split(forward).0).map_err(system(LISTING))?;
     }
-    ask(run_dir, &forwards.iter().map(|forward| format!("-{forward}\n")).collect::<Vec<_>>())
+    ask(run_dir, line, &forwards.iter().map(|forward| format!("-{forward}\n")).collect::<Vec<_>>())
 }
 
 /// Returns when the forwarder has taken all that it was handed.
@@ -274,10 +340,10 @@ impl Asked {
     }
 }
 
-fn ask(run_dir: &Path, lines: &[String]) -> Result<Asked, ForwarderError> {
+fn ask(run_dir: &Path, line: &mut Line, lines: &[String]) -> Result<Asked, ForwarderError> {
     let mut asked = Asked::default();
     for some in lines.chunks(handover::MOST) {
-        match question(run_dir, &format!("d{}", some.concat())) {
+        match question_by(run_dir, line, &format!("d{}", some.concat())) {
             Ok(stream) => asked.0.push(stream),
             Err(ForwarderError::NotRunning) => break,
             Err(other) => return Err(other),
@@ -288,9 +354,21 @@ fn ask(run_dir: &Path, lines: &[String]) -> Result<Asked, ForwarderError> {
 
 /// Whether the forwarder of this run directory lives.
 pub fn running(run_dir: &Path) -> bool {
-    let Ok(record) = File::open(run_dir.join(RECORD)) else { return false };
-    let free = rustix::fs::flock(&record, FlockOperation::NonBlockingLockShared);
-    free == Err(rustix::io::Errno::WOULDBLOCK)
+    running_by(run_dir, &mut Line::default())
+}
+
+/// As [`running`], with what is kept.
+pub fn running_by(run_dir: &Path, line: &mut Line) -> bool {
+    let locked = |record: &File| {
+        let free = rustix::fs::flock(record, FlockOperation::NonBlockingLockShared);
+        free == Err(rustix::io::Errno::WOULDBLOCK)
+    };
+    if line.record.as_ref().is_some_and(locked) {
+        return true;
+    }
+    // Nobody has that one; it is closed, which lets go of the lock that we may have now.
+    line.record = File::open(run_dir.join(RECORD)).ok().filter(locked);
+    line.record.is_some()
 }
 
 /// The forwarder's process number, if it runs.
@@ -343,24 +421,54 @@ fn open_for_lock(path: &Path) -> io::Result<File> {
 
 /// Sends a message; its answer will come by the stream returned.
 fn question(run_dir: &Path, message: &str) -> Result<UnixStream, ForwarderError> {
+    question_by(run_dir, &mut Line::default(), message)
+}
+
+fn question_by(
+    run_dir: &Path,
+    line: &mut Line,
+    message: &str,
+) -> Result<UnixStream, ForwarderError> {
     let (ours, theirs) = UnixStream::pair().map_err(system("making a pair of sockets"))?;
-    send(run_dir, &format!("?{message}"), vec![theirs.into()])?;
+    send(run_dir, line, &format!("?{message}"), vec![theirs.into()])?;
     Ok(ours)
 }
 
 /// Sends a message and closes our copies of what it hands over.
-fn send(run_dir: &Path, message: &str, handed: Vec<OwnedFd>) -> Result<(), ForwarderError> {
+fn send(
+    run_dir: &Path,
+    line: &mut Line,
+    message: &str,
+    handed: Vec<OwnedFd>,
+) -> Result<(), ForwarderError> {
     let gone = |error: &io::Error| {
         matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
     };
-    let socket = connect(run_dir).map_err(|error| match gone(&error) {
+    // One that is gone may have a successor.
+    if let Some(socket) = line.socket.take() {
+        match handover::send(&socket, message.as_bytes(), &handed) {
+            Ok(()) => {
+                line.socket = Some(socket);
+                return Ok(());
+            }
+            Err(error) if gone(&error) => {}
+            Err(_) => return Err(ForwarderError::Silent(LOG)),
+        }
+    }
+    let sent = connect(run_dir).map_err(|error| match gone(&error) {
         true => ForwarderError::NotRunning,
         false => system("reaching the loopback forwarder")(error),
-    })?;
-    handover::send(&socket, message.as_bytes(), &handed).map_err(|error| match gone(&error) {
-        true => ForwarderError::NotRunning,
-        false => ForwarderError::Silent(LOG),
-    })
+    });
+    let sent = sent.and_then(|socket| {
+        let sent = handover::send(&socket, message.as_bytes(), &handed);
+        sent.map(|()| socket).map_err(|error| match gone(&error) {
+            true => ForwarderError::NotRunning,
+            false => ForwarderError::Silent(LOG),
+        })
+    });
+    line.missed |= matches!(sent, Err(ForwarderError::NotRunning));
+    line.socket = Some(sent?);
+    Ok(())
 }
 
 /// Reads a whole answer; it ends early if the forwarder does.
@@ -374,10 +482,16 @@ fn hear(mut stream: UnixStream) -> Result<String, ForwarderError> {
 
 /// A socket's path is limited to 107 bytes; by way of a descriptor the run directory's is not.
 fn connect(run_dir: &Path) -> io::Result<UnixDatagram> {
-    let dir = rustix::fs::open(run_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    const LONGEST: usize = 107;
     let socket = UnixDatagram::unbound()?;
     // One that hangs leaves no room, after some messages.
     socket.set_write_timeout(Some(PATIENCE))?;
+    let path = run_dir.join(SOCKET);
+    if path.as_os_str().len() <= LONGEST {
+        socket.connect(path)?;
+        return Ok(socket);
+    }
+    let dir = rustix::fs::open(run_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     socket.connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
     Ok(socket)
 }

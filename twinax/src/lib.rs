@@ -15,4 +15,5 @@ pub mod container;
 pub mod world;
 pub mod place;
 pub mod look;
+pub mod live;
 pub mod act;

@@ -2,6 +2,7 @@
 
 pub mod start;
 mod parting;
+pub mod module;
 pub mod netlink;
 pub mod socket;
 pub mod process;
@@ -21,6 +22,9 @@ pub mod conntrack;
 pub mod listeners;
 pub mod nft;
 pub mod wires;
+pub mod interior;
+pub mod packets;
+pub mod events;
 
 #[cfg(test)]
 mod golden;

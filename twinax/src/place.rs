@@ -53,7 +53,7 @@ pub struct Place {
 /// See [`PlaceError`].
 pub fn enter(need: Need) -> Result<Place, PlaceError> {
     // What is on record of a process is its number: one of in here means another out there.
-    if fs::read("/proc/1/comm").is_ok_and(|name| name.trim_ascii() == INIT_NAME.to_bytes()) {
+    if process::line("/proc/1/comm").is_ok_and(|name| name.as_bytes() == INIT_NAME.to_bytes()) {
         return Err(PlaceError::Inside);
     }
     if holder::privileged() {

@@ -18,6 +18,7 @@ mod cgroup;
 mod oci;
 mod cni;
 mod bolt;
+mod sqlite;
 mod scene;
 mod docker;
 mod podman;
@@ -30,7 +31,7 @@ mod ip_netns;
 mod twinax;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -55,6 +56,11 @@ pub const INSIDE: &str = "inside";
 /// The label that says whose network namespace a container shares, in its runtime's words.
 pub const SHARES: &str = "network of";
 
+/// The container that a control group's path claims to be of: the same text for all its processes.
+pub fn claimed(cgroup: &str) -> Option<String> {
+    claim(cgroup).map(|claim| claim.group)
+}
+
 /// Processes that look like one container's.
 #[derive(Clone, Debug)]
 struct Suspect {
@@ -73,8 +79,9 @@ type Numbered = Vec<(usize, Suspect)>;
 struct Account {
     /// The number of a suspect, and what it is.
     workloads: BTreeMap<usize, Workload>,
-    /// Those that are known otherwise than by a suspect.
-    others: Vec<Workload>,
+    /// Those that are known otherwise than by a suspect, with the start of their first process: if
+    /// that is another's now, they have ended.
+    others: Vec<(Workload, u64)>,
     /// Names in `/run/netns`, and what they stand for.
     names: Vec<(String, Inode)>,
     denied: u32,
@@ -102,7 +109,10 @@ pub fn workloads(processes: &[Process], root: &Path) -> (Vec<Workload>, Vec<Stri
             found.push((Some(n), workload));
         }
     }
-    found.extend(account.others.into_iter().map(|workload| (None, workload)));
+    let starts: HashMap<u32, u64> = processes.iter().map(|p| (p.pid, p.start)).collect();
+    let runs = |pid: Option<u32>, start| pid.is_some_and(|pid| starts.get(&pid) == Some(&start));
+    let others = account.others.into_iter().filter(|(workload, start)| runs(workload.pid, *start));
+    found.extend(others.map(|(workload, _)| (None, workload)));
     name_outer(&mut found, &suspects, host.mntns);
     let mut workloads: Vec<Workload> = found.into_iter().map(|(_, workload)| workload).collect();
     let rest = Rest { processes, host: &host, suspects: &suspects };
@@ -115,6 +125,30 @@ pub fn workloads(processes: &[Process], root: &Path) -> (Vec<Workload>, Vec<Stri
         ));
     }
     (workloads, unseen)
+}
+
+/// Returns those of `all` that tell whose the network namespace `netns` is: who is in it, who is of
+/// the same containers, and who made these. `None` if `some`, who are in it and who made those, do
+/// not tell whether there are more.
+pub fn concerned(all: Option<&[Process]>, some: &[Process], netns: Inode) -> Option<Vec<Process>> {
+    let monitors: BTreeSet<u32> =
+        some.iter().filter(|p| Monitor::is_one(&p.comm)).map(|p| p.pid).collect();
+    let inside = || some.iter().filter(|process| process.netns == Some(netns));
+    let claims: BTreeSet<Claim> = inside().filter_map(|process| claim(&process.cgroup)).collect();
+    let made = inside().filter(|process| monitors.contains(&process.parent));
+    let mntns: BTreeSet<Inode> = made.filter_map(|process| process.mntns).collect();
+    if claims.is_empty() && mntns.is_empty() {
+        return Some(some.to_vec());
+    }
+    let all = all?;
+    let is_one = |process: &&Process| {
+        process.netns == Some(netns)
+            || process.mntns.is_some_and(|inode| mntns.contains(&inode))
+            || claim(&process.cgroup).is_some_and(|claim| claims.contains(&claim))
+    };
+    let found: Vec<&Process> = all.iter().filter(is_one).collect();
+    let wanted: BTreeSet<u32> = found.iter().flat_map(|p| [p.pid, p.parent]).collect();
+    Some(all.iter().filter(|process| wanted.contains(&process.pid)).cloned().collect())
 }
 
 /// The host's own namespaces.
@@ -154,7 +188,9 @@ fn suspects(processes: &[Process], proc: &View, host: Option<Inode>) -> Vec<Susp
     }
     let suspect = |((claim, _), group): ((Option<Claim>, _), Vec<&Process>)| {
         let first = *group.iter().min_by_key(|process| (process.start, process.pid))?;
-        let parent = scene::parent(proc, first.pid).and_then(|pid| by_pid.get(&pid).copied());
+        let known = Some(first.parent).filter(|parent| *parent != 0);
+        let parent = known.or_else(|| scene::parent(proc, first.pid));
+        let parent = parent.and_then(|pid| by_pid.get(&pid).copied());
         let is_made = parent.is_some_and(|parent| Monitor::is_one(&parent.comm));
         (claim.is_some() || is_made).then(|| Suspect {
             claim,

@@ -3,7 +3,8 @@
 //! ```text
 //! <data>/networks/NAME.json      definitions; outlive a reboot, so they are synced
 //! <run>/boot                     which boot and which network namespace all this is about
-//! <run>/lock                     held by one request at a time
+//! <run>/lock                     held by one request at a time; its number tells whether anything
+//!                                was written since (see [`Memory`])
 //! <run>/host.json                the host's own record
 //! <run>/leases/NAME.json         which addresses of a network are given out
 //! <run>/containers/NAME/         record.json, and what its processes keep beside it
@@ -15,6 +16,7 @@
 //!
 //! Reading and writing the row of the thousandth container costs what the first one's does.
 
+mod memory;
 mod row;
 
 use std::{
@@ -22,7 +24,10 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, Read, Write},
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::FileExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -35,6 +40,7 @@ use twinax_core::{
     state::{Container, Host, Keys, Network, PortClaim, PortKey, Row, State, Status, Table},
 };
 
+pub use memory::Memory;
 pub use row::file_name;
 
 /// Why a row could not be read or written.
@@ -77,15 +83,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::File`] where a directory cannot be made or read.
     pub fn open(run: PathBuf, data: PathBuf, epoch: &str) -> Result<Self, StoreError> {
-        make_dir(&run)?;
         let mut store = Self::peek(run, data);
         let boot = store.run.join("boot");
-        if fs::read_to_string(&boot).is_ok_and(|text| text == epoch) {
+        if read_file(&boot).is_ok_and(|text| text == epoch.as_bytes()) {
             return Ok(store);
         }
+        make_dir(&store.run)?;
         let _lock = store.lock()?;
         // Somebody may have got here first.
         if !fs::read_to_string(&boot).is_ok_and(|text| text == epoch) {
+            store.raise_number()?;
             store.clear()?;
             for dir in ["leases", "containers", "ports", "notes", "hosts"] {
                 make_dir(&store.run.join(dir))?;
@@ -157,8 +164,18 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn pending(&mut self) -> Result<Pending, StoreError> {
-        let mut pending = Pending { fresh: std::mem::take(&mut self.fresh), ..Pending::default() };
-        pending.journal = read_row(&self.journal_path())?;
+        let journal = read_row(&self.journal_path())?;
+        if journal.is_some() {
+            // Whoever carries it on writes rows.
+            self.raise_number()?;
+        }
+        self.pending_beside(journal)
+    }
+
+    /// Adds to a journal what else may be left.
+    fn pending_beside(&mut self, journal: Option<Journal>) -> Result<Pending, StoreError> {
+        let fresh = std::mem::take(&mut self.fresh);
+        let mut pending = Pending { journal, fresh, ..Pending::default() };
         let notes = list(&self.notes_dir())?;
         pending.dead.extend(notes.iter().filter_map(|name| name.parse().ok()));
         Ok(pending)
@@ -179,6 +196,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn begin(&self, journal: &Journal) -> Result<(), StoreError> {
+        self.raise_number()?;
         self.write_row(&self.journal_path(), journal, Manner::New)
     }
 
@@ -186,6 +204,33 @@ impl Store {
     /// See [`StoreError`].
     pub fn finish(&self) -> Result<(), StoreError> {
         remove(&self.journal_path())
+    }
+
+    /// Tells those who remember rows ([`Memory`]) that theirs will not hold any more.
+    fn raise_number(&self) -> Result<(), StoreError> {
+        let file = self.open_number()?;
+        let number = self.read_number(&file)?;
+        self.write_number(&file, number.wrapping_add(1))
+    }
+
+    fn open_number(&self) -> Result<fs::File, StoreError> {
+        let path = self.run.join("lock");
+        let mut options = fs::File::options();
+        let file = options.create(true).truncate(false).read(true).write(true).open(&path);
+        file.map_err(|cause| StoreError::File { what: "open", path, cause })
+    }
+
+    /// 0 where nothing was ever written.
+    fn read_number(&self, file: &fs::File) -> Result<u64, StoreError> {
+        let mut bytes = [0; 8];
+        let read = file.read_at(&mut bytes, 0);
+        let failed = |cause| StoreError::File { what: "read", path: self.run.join("lock"), cause };
+        read.map(|_| u64::from_ne_bytes(bytes)).map_err(failed)
+    }
+
+    fn write_number(&self, file: &fs::File, number: u64) -> Result<(), StoreError> {
+        let failed = |cause| StoreError::File { what: "write", path: self.run.join("lock"), cause };
+        file.write_all_at(&number.to_ne_bytes(), 0).map_err(failed)
     }
 
     /// # Errors
@@ -199,7 +244,16 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn load(&self, keys: &Keys) -> Result<State, StoreError> {
-        let mut state = State { host: self.host()?, ..State::default() };
+        self.load_with(keys, None)
+    }
+
+    fn load_with(&self, keys: &Keys, mut memory: Option<&mut Memory>) -> Result<State, StoreError> {
+        let host = match &mut memory {
+            Some(Memory { host: Some(host), .. }) => host.clone(),
+            Some(memory) => memory.host.insert(self.host()?).clone(),
+            None => self.host()?,
+        };
+        let mut state = State { host, ..State::default() };
         let mut networks = keys.networks.clone();
         let mut ports = keys.ports.clone();
         if keys.all {
@@ -210,9 +264,8 @@ impl Store {
         } else {
             state.containers = Table::only(keys.containers.clone());
             for name in &keys.containers {
-                if let Some((_, container)) = read_row::<(ContainerName, Container)>(
-                    &self.container_dir(name).join("record.json"),
-                )? {
+                let known = memory.as_deref_mut().map(|memory| &mut memory.rows.containers);
+                if let Some(container) = recall(known, name, || self.read_container(name))? {
                     state.containers.insert(name.clone(), container);
                 }
             }
@@ -222,9 +275,14 @@ impl Store {
             let published = container.published.iter();
             ports.extend(published.map(|p| PortKey { proto: p.proto, port: p.host_port }));
         }
-        self.load_networks(&mut state, keys, networks)?;
-        self.load_ports(&mut state, keys, ports)?;
+        self.load_networks(&mut state, memory.as_deref_mut(), keys, networks)?;
+        self.load_ports(&mut state, memory, keys, ports)?;
         Ok(state)
+    }
+
+    fn read_container(&self, name: &ContainerName) -> Result<Option<Container>, StoreError> {
+        let path = self.container_dir(name).join("record.json");
+        Ok(read_row::<(ContainerName, Container)>(&path)?.map(|(_, container)| container))
     }
 
     /// Every container's record, each read only when it is asked for.
@@ -243,6 +301,7 @@ impl Store {
     fn load_networks(
         &self,
         state: &mut State,
+        mut memory: Option<&mut Memory>,
         keys: &Keys,
         mut names: BTreeSet<NetworkName>,
     ) -> Result<(), StoreError> {
@@ -254,10 +313,13 @@ impl Store {
             state.leases = Table::only(names.clone());
         }
         for name in names {
-            if let Some(network) = self.read_network(&name)? {
+            let known = memory.as_deref_mut().map(|memory| &mut memory.rows.networks);
+            if let Some(network) = recall(known, &name, || self.read_network(&name))? {
                 state.networks.insert(name.clone(), network);
             }
-            if let Some(leases) = read_row::<Leases>(&self.leases_path(&name))? {
+            let known = memory.as_deref_mut().map(|memory| &mut memory.rows.leases);
+            let read = || read_row::<Leases>(&self.leases_path(&name));
+            if let Some(leases) = recall(known, &name, read)? {
                 state.leases.insert(name, leases);
             }
         }
@@ -267,11 +329,14 @@ impl Store {
     fn load_ports(
         &self,
         state: &mut State,
+        mut memory: Option<&mut Memory>,
         keys: &Keys,
         ports: BTreeSet<PortKey>,
     ) -> Result<(), StoreError> {
-        let read = |state: &mut State, key: PortKey| -> Result<(), StoreError> {
-            if let Some(claims) = read_row::<Vec<PortClaim>>(&self.port_path(key))? {
+        let mut read = |state: &mut State, key: PortKey| -> Result<(), StoreError> {
+            let known = memory.as_deref_mut().map(|memory| &mut memory.rows.ports);
+            let read = || read_row::<Vec<PortClaim>>(&self.port_path(key));
+            if let Some(claims) = recall(known, &key, read)? {
                 state.ports.insert(key, claims);
             }
             Ok(())
@@ -339,10 +404,7 @@ impl Store {
         row: &T,
         manner: Manner,
     ) -> Result<(), StoreError> {
-        // Room for most rows at once, rather than by growing.
-        let mut text = Vec::with_capacity(4096);
-        serde_json::to_writer(&mut text, row).expect("rows have string keys and no failing part");
-        write_file(path, &text, manner)
+        write_file(path, &row_text(row), manner)
     }
 
     fn leases_path(&self, name: &NetworkName) -> PathBuf {
@@ -409,6 +471,31 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What is known of a row, or what `read` finds.
+fn recall<K: Ord + Clone + std::fmt::Debug, V: Clone>(
+    known: Option<&mut Table<K, V>>,
+    key: &K,
+    read: impl FnOnce() -> Result<Option<V>, StoreError>,
+) -> Result<Option<V>, StoreError> {
+    let Some(known) = known else { return read() };
+    if known.knows(key) {
+        return Ok(known.get(key).cloned());
+    }
+    let row = read()?;
+    known.learn(key.clone());
+    if let Some(row) = &row {
+        known.insert(key.clone(), row.clone());
+    }
+    Ok(row)
+}
+
+fn row_text<T: Serialize>(row: &T) -> Vec<u8> {
+    // Room for most rows at once, rather than by growing.
+    let mut text = Vec::with_capacity(WHOLE);
+    serde_json::to_writer(&mut text, row).expect("rows have string keys and no failing part");
+    text
 }
 
 /// How a file is written.

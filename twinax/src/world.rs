@@ -4,16 +4,18 @@
 //! nftables after a deletion waits for the kernel's grace period.
 
 mod files;
+mod scribe;
 mod survey;
 
-use std::{io, path::PathBuf};
+use std::{io, os::fd::AsFd, path::PathBuf};
 
 use rustix::io::Errno;
+use scribe::{Job, Scribe};
 use twinax_core::{
     decide::{Facts, Questions},
     diff::Plan,
     engine::{Journal, Pending, Sandboxes, World},
-    model::{Element, Op, Process, Scope, Topology},
+    model::{Element, Forward, Op, Process, Scope, Topology},
     name::{ContainerName, Proto},
     ruleset::{Datum, ElementId, SetName, Value},
     state::{Keys, Row, Sandbox, State, Way},
@@ -21,17 +23,17 @@ use twinax_core::{
 
 use crate::{
     container::{Task, mounts::RemountFailed},
-    forwarder::{self, Asked, ForwarderError},
+    forwarder::{self, Asked, ForwarderError, Line, Opened},
     linux::{
         apply::{ApplyError, LinkError, Links, is_link_op},
         conntrack::Conntrack,
         listeners::ListenersError,
-        netns::{NetnsError, NetnsHandle},
+        netns::{self, NetnsError, NetnsHandle},
         nft::{NftError, NftOp, NftSocket},
         socket::{BatchError, RouteSocket},
         sysctl::{self, SysctlError},
     },
-    store::{Store, StoreError},
+    store::{Memory, Store, StoreError},
 };
 
 /// Why the kernel or the store did not do something.
@@ -70,12 +72,26 @@ pub enum LinuxError {
     },
     #[error(transparent)]
     Mount(#[from] RemountFailed),
+    #[error("the thread that writes rows has ended")]
+    Scribe,
+}
+
+/// What only a process has that serves many requests.
+#[derive(Debug, Default)]
+struct Desk {
+    memory: Memory,
+    scribe: Option<Scribe>,
+    /// Rows to be written while the plan is applied, or before anything else is done.
+    unwritten: Vec<Row>,
 }
 
 /// The network namespace of the calling thread, and what is stored about it.
 #[derive(Debug)]
 pub struct Linux {
     store: Store,
+    /// Of a process that serves many requests.
+    desk: Option<Desk>,
+    line: Line,
     links: Option<Links>,
     nft: Option<NftSocket>,
     /// The namespace that [`Self::meet`] found, until the engine enters it.
@@ -89,7 +105,62 @@ pub struct Linux {
 impl Linux {
     /// Opens nothing yet.
     pub fn new(store: Store) -> Self {
-        Self { store, links: None, nft: None, met: None, thorough: false, foreign: Vec::new() }
+        Self {
+            store,
+            desk: None,
+            line: Line::default(),
+            links: None,
+            nft: None,
+            met: None,
+            thorough: false,
+            foreign: Vec::new(),
+        }
+    }
+
+    /// As [`Self::new`], for a process that serves many requests, one after another: it remembers
+    /// the rows, which are read again only when somebody else has written any, and has a second
+    /// thread that writes them.
+    pub fn resident(store: Store) -> Self {
+        let scribe = Scribe::start(&store);
+        let desk = Desk { scribe, ..Desk::default() };
+        Self { desk: Some(desk), ..Self::new(store) }
+    }
+
+    /// Sees to it that rows are written.
+    fn settle_rows(&mut self) -> Result<(), LinuxError> {
+        let Some(desk) = &mut self.desk else { return Ok(()) };
+        let rows = std::mem::take(&mut desk.unwritten);
+        self.store.write(&rows).inspect_err(|_| desk.memory.forget())?;
+        Ok(())
+    }
+
+    /// Has the scribe write the rows that wait, and open the ports of `plan`, if links are to be made,
+    /// which takes longest. Where only the forwarder is waited for, rows are written meanwhile.
+    fn begin_aside(&mut self, plan: &Plan) -> Result<(), LinuxError> {
+        let has = |what: fn(&Op) -> bool| plan.0.iter().any(what);
+        if let Some(Desk { scribe: Some(scribe), unwritten, .. }) = &mut self.desk
+            && has(|op| matches!(op, Op::AddVeth { .. }))
+        {
+            let rows = std::mem::take(unwritten);
+            match scribe.begin(Job { rows, ports: ports_to_open(plan) }) {
+                Ok(()) => return Ok(()),
+                Err(job) => *unwritten = job.rows,
+            }
+        }
+        if has(|op| matches!(op, Op::DelForward { .. })) {
+            return Ok(());
+        }
+        self.settle_rows()
+    }
+
+    /// Waits for the scribe; what it opened is returned.
+    fn end_aside(&mut self) -> Result<Opened, LinuxError> {
+        match &mut self.desk {
+            Some(Desk { scribe: Some(scribe), memory, .. }) => {
+                scribe.end().inspect_err(|_| memory.forget())
+            }
+            _ => Ok(Opened::default()),
+        }
     }
 
     /// Returns the store that it loads from and writes to.
@@ -118,6 +189,14 @@ impl Linux {
         let sandbox = Sandbox { way, cookie: Some(cookie) };
         self.met = Some((sandbox.clone(), netns, socket));
         Ok(sandbox)
+    }
+
+    /// Returns what identifies the host's namespace until the next boot.
+    ///
+    /// # Errors
+    /// Where no socket can be opened.
+    pub fn host_cookie(&mut self) -> Result<u64, LinuxError> {
+        Ok(netns::cookie_at(self.links()?.host().as_fd())?)
     }
 
     /// Opens the namespaces that `names` are in; one that is gone counts as empty.
@@ -234,13 +313,39 @@ impl Linux {
             match kind {
                 Kind::Link => self.apply_links(stage, at)?,
                 Kind::Firewall => self.apply_firewall(stage)?,
-                Kind::Forward => files::apply_forwards(&self.store, stage, asked)?,
+                Kind::Forward => self.apply_forwards(stage, asked)?,
                 Kind::Hosts => files::apply_lines(&self.store, stage)?,
                 Kind::Other => stage.iter().try_for_each(|op| self.apply_one(op, at))?,
             }
             rest = after;
         }
         Ok(())
+    }
+
+    fn apply_forwards(&mut self, ops: &[Op], asked: &mut Option<Asked>) -> Result<(), LinuxError> {
+        let (run_dir, line) = (self.store.run_dir(), &mut self.line);
+        let (mut added, mut gone) = (Vec::new(), Vec::new());
+        for op in ops {
+            match op {
+                Op::AddForward { forward } => added.push(forward),
+                Op::DelForward { forward } => gone.push(forward),
+                other => unreachable!("{other} is not about a forward"),
+            }
+        }
+        if !gone.is_empty() {
+            let earlier = asked.replace(forwarder::remove(run_dir, line, &gone)?);
+            earlier.map_or(Ok(()), Asked::answer)?;
+        }
+        if added.is_empty() {
+            return Ok(());
+        }
+        asked.take().map_or(Ok(()), Asked::answer)?;
+        let opened = self.end_aside()?;
+        let (run_dir, line) = (self.store.run_dir(), &mut self.line);
+        match opened.is_about(&added) {
+            true => Ok(forwarder::hand_over(run_dir, line, opened)?),
+            false => Ok(forwarder::add(run_dir, line, &added)?),
+        }
     }
 
     fn apply_one(&mut self, op: &Op, at: &Sandboxes) -> Result<(), LinuxError> {
@@ -269,7 +374,16 @@ impl World for Linux {
     type Error = LinuxError;
 
     fn pending(&mut self) -> Result<Pending, LinuxError> {
-        let pending = self.store.pending()?;
+        let pending = match &mut self.desk {
+            Some(desk) => {
+                // Of a request that failed: its journal has them, and may have been carried on since.
+                if !std::mem::take(&mut desk.unwritten).is_empty() {
+                    desk.memory.forget();
+                }
+                self.store.pending_by(&mut desk.memory)?
+            }
+            None => self.store.pending()?,
+        };
         if pending.journal.is_some() {
             // What was left undone may be written down and not told. If it does not run, or cannot
             // have a port, whoever carries on will find out.
@@ -279,7 +393,11 @@ impl World for Linux {
     }
 
     fn load(&mut self, keys: &Keys) -> Result<State, LinuxError> {
-        Ok(self.store.load(keys)?)
+        self.settle_rows()?;
+        Ok(match &mut self.desk {
+            Some(desk) => self.store.load_by(&mut desk.memory, keys)?,
+            None => self.store.load(keys)?,
+        })
     }
 
     fn survey(&mut self, questions: &Questions, state: &State) -> Result<Facts, LinuxError> {
@@ -296,7 +414,8 @@ impl World for Linux {
             }
         }
         files::observe(&self.store, scope, at, &mut seen)?;
-        let running = !scope.processes.is_empty() && forwarder::running(self.store.run_dir());
+        let running = !scope.processes.is_empty()
+            && forwarder::running_by(self.store.run_dir(), &mut self.line);
         if running {
             seen.processes.insert(Process::Forwarder);
         }
@@ -311,21 +430,40 @@ impl World for Linux {
     }
 
     fn begin(&mut self, journal: &Journal) -> Result<(), LinuxError> {
-        Ok(self.store.begin(journal)?)
+        match &mut self.desk {
+            Some(desk) => self.store.begin_by(&mut desk.memory, journal)?,
+            None => self.store.begin(journal)?,
+        }
+        Ok(())
     }
 
     fn write(&mut self, rows: &[Row]) -> Result<(), LinuxError> {
-        Ok(self.store.write(rows)?)
+        self.settle_rows()?;
+        match &mut self.desk {
+            Some(desk) => {
+                desk.memory.put(rows);
+                desk.unwritten = rows.to_vec();
+            }
+            None => self.store.write(rows)?,
+        }
+        Ok(())
     }
 
     fn apply(&mut self, plan: &Plan, at: &Sandboxes) -> Result<(), LinuxError> {
+        self.begin_aside(plan)?;
+        self.line.take_missed(); // What was so before has had its answer.
         let mut asked = None;
         let done = self.apply_stages(plan, at, &mut asked);
+        // Also where something has failed: whoever goes back writes the same rows.
+        let aside = self.end_aside().map(drop);
+        let rows = self.settle_rows();
+        let done = done.and(aside).and(rows);
         // The forwarder has worked meanwhile. A port is free when the command that removes it
         // ends, also if something else fails.
         let answered = match asked.map_or(Ok(()), Asked::answer) {
             // It was killed meanwhile: the ports are free, and others' are to be served again.
             Err(ForwarderError::Silent(_)) => forwarder::succeed(self.store.run_dir()),
+            Ok(()) if self.line.take_missed() => forwarder::succeed(self.store.run_dir()),
             answered => answered,
         };
         done.and_then(|()| Ok(answered?))
@@ -341,7 +479,12 @@ impl World for Linux {
         if let Some(links) = &mut self.links {
             links.forget_all();
         }
-        Ok(self.store.finish()?)
+        self.settle_rows()?;
+        match &mut self.desk {
+            Some(desk) => self.store.finish_by(&mut desk.memory)?,
+            None => self.store.finish()?,
+        }
+        Ok(())
     }
 }
 
@@ -366,6 +509,23 @@ impl Kind {
             op if is_link_op(op) => Self::Link,
             _ => Self::Other,
         }
+    }
+}
+
+/// The ports of a plan that can be opened before its turn comes: those that nothing else of the
+/// forwarder's must go before.
+fn ports_to_open(plan: &Plan) -> Vec<Forward> {
+    let is_in_the_way = |op: &Op| {
+        matches!(op, Op::DelForward { .. } | Op::StartProcess { .. } | Op::StopProcess { .. })
+    };
+    let added = plan.0.iter().filter_map(|op| match op {
+        Op::AddForward { forward } => Some(forward.clone()),
+        _ => None,
+    });
+    let added: Vec<Forward> = added.collect();
+    match added.len() <= forwarder::OPEN_MOST && !plan.0.iter().any(is_in_the_way) {
+        true => added,
+        false => Vec::new(),
     }
 }
 

@@ -27,7 +27,7 @@ const LICENCES: [&str; 10] = [
 ];
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// How many packages of others may go into the program.
-const PACKAGES: usize = 34;
+const PACKAGES: usize = 52;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -149,12 +149,16 @@ fn the_program_is_made_of_few_packages_each_once() {
     assert_eq!(twice(&names), BTreeSet::new());
 }
 
+/// Built twice, and in no program: ratatui-core's strum_macros is not on the version yet that all
+/// other macros have.
+const TWICE: [&str; 1] = ["syn"];
+
 #[test]
 fn what_builds_or_tests_is_there_once() {
     let metadata = metadata();
     let packages = array(&metadata, "packages").iter();
     let names: Vec<&str> = packages.map(|package| text(package, "name")).collect();
-    assert_eq!(twice(&names), BTreeSet::new());
+    assert_eq!(twice(&names), BTreeSet::from(TWICE));
 }
 
 fn twice<'a>(names: &[&'a str]) -> BTreeSet<&'a str> {

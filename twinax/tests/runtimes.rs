@@ -12,7 +12,7 @@ use std::{
 
 use expect_test::expect;
 use serde_json::Value;
-use twinax::runtimes::workloads;
+use twinax::runtimes::{concerned, workloads};
 use twinax_core::sight::{Process, PublishedPort, Workload};
 
 /// Reads a `/proc`, or a copy of one; the product has a faster way.
@@ -45,6 +45,41 @@ fn process(proc: &Path, pid: u32) -> Option<Process> {
         cgroup: paths.max_by_key(|path| path.len()).unwrap_or_default().to_owned(),
         ..Process::default()
     })
+}
+
+/// A look at one namespace needs those who could be of its containers, and nobody else.
+#[test]
+fn who_may_be_of_a_container_is_concerned() {
+    let one = |pid, parent, netns, comm: &str, cgroup: &str| Process {
+        pid,
+        parent,
+        comm: comm.to_owned(),
+        netns: Some(netns),
+        mntns: Some(netns),
+        cgroup: cgroup.to_owned(),
+        ..Process::default()
+    };
+    let group = format!("/docker/{:064x}", 7);
+    let all = [
+        one(1, 0, 1, "init", "/"),
+        one(2, 1, 1, "containerd-shim", "/"),
+        one(3, 2, 1, "first", &group),
+        one(4, 3, 9, "second", &group),
+        one(5, 1, 8, "plain", "/"),
+        one(6, 2, 7, "made", "/"),
+    ];
+    let pids = |found: Option<Vec<Process>>| -> Option<Vec<u32>> {
+        Some(found?.iter().map(|process| process.pid).collect())
+    };
+    let some = |pids: &[u32]| -> Vec<Process> {
+        all.iter().filter(|process| pids.contains(&process.pid)).cloned().collect()
+    };
+    assert_eq!(pids(concerned(None, &some(&[1, 5]), 8)), Some(vec![1, 5]));
+    // Of a control group's first process, or a monitor's, others have to be known.
+    assert_eq!(concerned(None, &some(&[3, 4]), 9), None);
+    assert_eq!(pids(concerned(Some(&all), &some(&[3, 4]), 9)), Some(vec![2, 3, 4]));
+    assert_eq!(concerned(None, &some(&[2, 6]), 7), None);
+    assert_eq!(pids(concerned(Some(&all), &some(&[2, 6]), 7)), Some(vec![2, 6]));
 }
 
 fn line(workload: &Workload) -> String {
@@ -91,8 +126,8 @@ fn real_engines_containers_are_found() {
         Docker none 84f4e1f81467 image=shop/web:1 pid=457 at=/run/docker/netns/a4e9e6adcbcf networks=none
         Docker onhost 85a42b982775 image=shop/web:1 pid=525 at=/run/docker/netns/default networks=host
         Podman pweb 6a997858746c pid=774 at=/run/netns/netns-4af227cf-7d1b-8020-8588-b898af47ffdf networks=inner,podman ports=*:8091->80/tcp,127.0.0.1:5354->53/udp
-        Podman cfff19190aea-infra 24cd64439e28 image=localhost/shop/p:2 pid=871 at=/run/netns/netns-5046ab43-151e-fea1-7196-315860c79979 networks=podman ports=*:8092->80/tcp [pod]=mypod [role]=sandbox
-        Podman inpod d616dcb58e5d image=localhost/shop/p:2 pid=894 at=/proc/871/ns/net [network of]=24cd64439e28a3ec888187329ec1fb58075c0bea897383fa8b2113c7594f5e82 [pod]=mypod
+        Podman cfff19190aea-infra 24cd64439e28 image=localhost/shop/p:2 pod=mypod pid=871 at=/run/netns/netns-5046ab43-151e-fea1-7196-315860c79979 networks=podman ports=*:8092->80/tcp [role]=sandbox
+        Podman inpod d616dcb58e5d image=localhost/shop/p:2 pod=mypod pid=894 at=/proc/871/ns/net [network of]=24cd64439e28a3ec888187329ec1fb58075c0bea897383fa8b2113c7594f5e82
         Podman pshare 4cf9f3fe2d64 image=localhost/shop/p:2 pid=924 at=/proc/774/ns/net [network of]=6a997858746c9de0b8d435dd107ecb07b1aee96216e45c38d875c67ec94a00c8
         Containerd fake ctr1 pid=1013 [namespace]=default
         Docker outer c04c1b8f1481 image=dind:1 pid=1126 at=/run/docker/netns/687e7f1f145c networks=bridge
@@ -165,7 +200,7 @@ fn documented_layouts_are_read() {
         CriO postgres c2c2c2c2c2c2 image=docker.io/library/postgres:16 pod=shop/db-0 pid=123 at=/var/run/netns/2b networks=crio
         Nspawn my-box my-box image=/var/lib/machines/my-box pid=131
         Lxc shop_cache shop_cache pid=141 [engine]=incus
-        Podman blog d1d1d1d1d1d1 image=docker.io/library/caddy:2 pid=151 at=/run/user/1000/netns/netns-5e networks=shopnet
+        Podman blog d1d1d1d1d1d1 image=docker.io/library/caddy:2 pod=shop pid=151 at=/run/user/1000/netns/netns-5e networks=podman,shopnet ports=*:8088->80/tcp,127.0.0.1:8443->443/tcp [compose project]=shop
         Process private-net 160 pid=160 [unit]=quiet.service
         Docker e1e1e1e1e1e1 e1e1e1e1e1e1 pid=161"#]].assert_eq(&lines(&fixture("documented")).join("\n"));
 }
@@ -279,11 +314,20 @@ fn mkfifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
-/// Every byte of a database that is torn or forged is doubted.
 #[test]
-fn a_torn_database_costs_names_of_networks_only() {
-    let copy = Copy::of("real", "torn");
-    let path = copy.0.join("var/lib/containers/storage/libpod/bolt_state.db");
+fn a_torn_bolt_database_costs_names_of_networks_only() {
+    torn("real", "var/lib/containers/storage/libpod/bolt_state.db", 4);
+}
+
+#[test]
+fn a_torn_sqlite_database_costs_names_of_networks_only() {
+    torn("documented", "proc/150/root/home/ann/.local/share/containers/storage/db.sql", 1);
+}
+
+/// Every byte of a database that is torn or forged is doubted.
+fn torn(fixture: &str, database: &str, containers: usize) {
+    let copy = Copy::of(fixture, &format!("torn-{fixture}"));
+    let path = copy.0.join(database);
     let whole = fs::read(&path).unwrap();
     let count = |found: &[String]| found.iter().filter(|line| line.contains("Podman")).count();
     let mut state = 1_u64;
@@ -293,7 +337,7 @@ fn a_torn_database_costs_names_of_networks_only() {
         for _ in 0..200 {
             // Knuth's linear congruential generator: the same in every run.
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            // Not the beginnings, which have checksums.
+            // Not the beginnings, without which it is no database.
             let at = 8192 + (state >> 33) as usize % whole.len();
             if let Some(byte) = torn.get_mut(at) {
                 *byte = (state >> 25) as u8;
@@ -301,7 +345,7 @@ fn a_torn_database_costs_names_of_networks_only() {
         }
         fs::write(&path, torn).unwrap();
         let before = Instant::now();
-        assert_eq!(count(&lines(&copy.0)), 4);
+        assert_eq!(count(&lines(&copy.0)), containers);
         assert!(before.elapsed() < Duration::from_secs(2));
     }
 }

@@ -49,7 +49,8 @@ impl Engine {
     pub fn open() -> Result<Self, String> {
         let place = place::enter(Need::Start).map_err(told)?;
         let network = DEFAULT_NETWORK.parse().map_err(told)?;
-        Ok(Self { world: Linux::new(place.store.clone()), store: place.store, network, made: 0 })
+        let world = Linux::resident(place.store.clone());
+        Ok(Self { world, store: place.store, network, made: 0 })
     }
 
     /// Attaches a namespace to the default network, as `network connect -p PORT:80` does.

@@ -456,8 +456,9 @@ impl Batch {
     }
 
     fn fdb(&mut self, cable: &Cable) {
-        // NUD_NOARP, in the table of the port's bridge (NTF_MASTER).
-        let header = neighbour_header(libc::AF_BRIDGE, cable.number, (0x40, 4));
+        // NUD_NOARP; in the table of the port's bridge (NTF_MASTER), as learnt elsewhere
+        // (NTF_EXT_LEARNED).
+        let header = neighbour_header(libc::AF_BRIDGE, cable.number, (0x40, 0x14));
         self.begin(RTM_NEWNEIGH, CREATE | REPLACE, &header);
         self.attr(2, &cable.mac);
     }

@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "`pub` says what the parts may use; nothing is outside")]
 
 mod engine;
+mod figures;
 mod floor;
 mod ladder;
 mod peers;
@@ -150,7 +151,7 @@ fn run(options: &Options) -> ExitCode {
     if options.wants('g') && options.as_reference.is_none() && !options.verify {
         docker(options, &mut figures);
     }
-    println!("{}\n", machine());
+    println!("{}\n", sandbox::machine());
     figures.aims();
     figures.print(options.markdown);
     ExitCode::from(u8::from(failed))
@@ -259,14 +260,4 @@ fn docker(options: &Options, figures: &mut Figures) {
         Ok(took) => sample_line("g", 0, &took),
         Err(why) => missing_line("g", 0, &why),
     });
-}
-
-/// What the figures were taken on.
-fn machine() -> String {
-    let system = rustix::system::uname();
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let user = if sandbox::is_root() { "root" } else { "an ordinary user" };
-    let release = system.release().to_string_lossy();
-    let machine = system.machine().to_string_lossy();
-    format!("Linux {release} {machine}, {cpus} CPUs, as {user}")
 }

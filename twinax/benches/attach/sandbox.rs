@@ -80,7 +80,7 @@ pub fn door() -> ExitCode {
 /// This program again, with the same arguments.
 fn again(role: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("attach").args(env::args_os().skip(1)).env(ROLE, role);
+    command.arg0(env!("CARGO_CRATE_NAME")).args(env::args_os().skip(1)).env(ROLE, role);
     command
 }
 
@@ -113,13 +113,18 @@ pub fn weigh_here() -> ExitCode {
 }
 
 /// Returns the most bytes that any child that has ended had resident.
-#[allow(unsafe_code, reason = "rustix has no getrusage")]
 fn children_rss() -> u64 {
+    children().ru_maxrss as u64 * 1024
+}
+
+/// What all children that have ended have used.
+#[allow(unsafe_code, reason = "rustix has no getrusage")]
+pub fn children() -> libc::rusage {
     // SAFETY: all zeros is a value of this plain structure.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: the structure is live for the call.
     unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
-    usage.ru_maxrss as u64 * 1024
+    usage
 }
 
 /// Mounts what a fresh machine has. Must be called by pid 1 before any thread is started.
@@ -162,6 +167,16 @@ pub fn is_root() -> bool {
     rustix::process::getuid().is_root()
 }
 
+/// What the figures were taken on.
+pub fn machine() -> String {
+    let system = rustix::system::uname();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let user = if is_root() { "root" } else { "an ordinary user" };
+    let release = system.release().to_string_lossy();
+    let machine = system.machine().to_string_lossy();
+    format!("Linux {release} {machine}, {cpus} CPUs, as {user}")
+}
+
 /// Within a sandbox: whether it is root's outside, too.
 pub fn outer_is_root() -> bool {
     env::var(OUTER_ROOT).is_ok_and(|root| root == "yes")
@@ -184,7 +199,7 @@ fn enter() -> io::Result<()> {
 }
 
 #[allow(unsafe_code, reason = "rustix marks unshare so for the sake of CLONE_FILES")]
-fn unshare(flags: UnshareFlags) -> io::Result<()> {
+pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     // SAFETY: CLONE_FILES is never among the flags, and the process has one thread.
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use crate::figures::{Spread, aim, print_aligned, print_markdown, rank};
+
 /// One row: what is measured, with how many containers attached before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
@@ -216,29 +218,6 @@ fn is_way(row: &str) -> bool {
     matches!(row.as_bytes(), [b'a'..=b'g'])
 }
 
-/// What is told of many samples.
-struct Spread {
-    count: usize,
-    p10: Duration,
-    median: Duration,
-    p99: Duration,
-}
-
-impl Spread {
-    fn of(samples: &[Duration]) -> Option<Self> {
-        let mut sorted = samples.to_vec();
-        sorted.sort();
-        let count = sorted.len();
-        let at = |percent| sorted.get(rank(count, percent)).copied();
-        Some(Self { count, p10: at(10)?, median: at(50)?, p99: at(99)? })
-    }
-}
-
-/// The place of a percentile among `count` sorted samples.
-fn rank(count: usize, percent: usize) -> usize {
-    (count * percent / 100).min(count.saturating_sub(1))
-}
-
 /// A line of samples, as the part that measured them reports it.
 pub fn sample_line(row: &str, size: u32, took: &[Duration]) -> String {
     let took: Vec<String> = took.iter().map(|one| one.as_nanos().to_string()).collect();
@@ -251,33 +230,4 @@ pub fn missing_line(row: &str, size: u32, why: &str) -> String {
 
 pub fn note_line(text: &str) -> String {
     format!("note\t\t\t{}", text.replace(['\n', '\t'], " "))
-}
-
-fn print_aligned(rows: &[[String; 7]]) {
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    };
-    for row in rows {
-        let mut line = format!("{:<1$}", row[0], width(0));
-        for (column, cell) in row.iter().enumerate().skip(1) {
-            match column {
-                6 => line.push_str(&format!("  {cell}")),
-                _ => line.push_str(&format!("  {cell:>0$}", width(column))),
-            }
-        }
-        println!("{}", line.trim_end());
-    }
-}
-
-fn print_markdown(rows: &[[String; 7]]) {
-    for (n, row) in rows.iter().enumerate() {
-        println!("| {} |", row.join(" | "));
-        if n == 0 {
-            println!("|---|--:|--:|--:|--:|--:|---|");
-        }
-    }
-}
-
-fn aim(reached: bool, text: &str) -> String {
-    format!("{}: {text}", if reached { "reached" } else { "MISSED" })
 }

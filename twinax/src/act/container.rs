@@ -12,6 +12,9 @@ use std::{
 
 use rustix::process::Signal;
 use twinax_core::{
+    called::{called, candidate},
+    engine::World as _,
+    map::shown,
     name::ContainerName,
     state::{Change, Container, Keys, PublishSpec, Request, Way},
 };
@@ -35,6 +38,8 @@ use crate::{
         json, print,
     },
     linux::process::{init_of, supervisor_of},
+    look::{Depth, look_and_hold},
+    place::{self, Need},
 };
 
 pub(super) fn run(run: cli::Run) -> Done {
@@ -166,21 +171,11 @@ fn net_of(container: &Container) -> Option<Net> {
 }
 
 pub(super) fn exec(exec: cli::Exec) -> Done {
-    let mut session = session()?;
-    let target = match record::foreign(&mut session.world, &exec.name)? {
-        Some(foreign) => match foreign.sandbox.way {
-            Way::Pid { pid, start } => Target::NetOf(Task { pid, start }),
-            Way::Path(path) => Target::NetPath(path.into()),
-            Way::Host | Way::Of(_) => unreachable!("a foreign namespace is a process's or a file"),
-        },
-        None => {
-            let container = session.look_up(&exec.name)?;
-            let init = init_of(&container).filter(|init| !container.ending() && init.alive());
-            Target::Container(init.ok_or_else(|| {
-                Failed::told(format!("container {} does not run", exec.name))
-                    .hint("twinax ps -a shows how it ended")
-            })?)
-        }
+    // Without a holder an ordinary user has no container of Twinax's: others may be meant.
+    let mut session = Session::of(place::enter(Need::IfRunning)?);
+    let target = match ours(&mut session, &exec.name)? {
+        Some(target) => target,
+        None => anybodys(&exec.name)?,
     };
     let pair = |(key, value): (String, String)| (key.into(), value.into());
     let exec = Exec {
@@ -195,6 +190,55 @@ pub(super) fn exec(exec: cli::Exec) -> Done {
     session.done()?;
     let code = process::exec::exec(&exec)?;
     Ok(ExitCode::from(code.clamp(0, 255) as u8))
+}
+
+/// What `name` means among Twinax's own containers and the forms that every command takes.
+fn ours(session: &mut Session, name: &str) -> Result<Option<Target>, Failed> {
+    let Ok(name) = name.parse::<ContainerName>() else { return Ok(None) };
+    if let Some((kind, rest)) = name.as_str().split_once(':') {
+        if session.is_live() {
+            record::foreign(&mut session.world, &name)?;
+        }
+        return Ok(Some(match kind {
+            "pid" => {
+                let task = rest.parse().ok().and_then(Task::of);
+                let gone = || Failed::told(format!("there is no process {rest}"));
+                Target::NetOf(task.ok_or_else(gone)?)
+            }
+            _ => Target::NetPath(rest.into()),
+        }));
+    }
+    let keys = Keys { containers: [name.clone()].into(), ..Keys::default() };
+    let state = session.world.load(&keys)?;
+    let Some(container) = state.containers.get(&name) else { return Ok(None) };
+    let init = init_of(container).filter(|init| !container.ending() && init.alive());
+    Ok(Some(Target::Container(init.ok_or_else(|| {
+        Failed::told(format!("container {name} does not run"))
+            .hint("twinax ps -a shows how it ended")
+    })?)))
+}
+
+/// The network namespace of whatever else is called so on this host.
+fn anybodys(name: &str) -> Result<Target, Failed> {
+    let (sight, mut opened) = look_and_hold(Depth::default());
+    let what = shown(name);
+    match called(&sight, name).as_slice() {
+        [] => Err(Failed::told(format!("there is no container {what}"))
+            .hint("twinax ps -a lists Twinax's own, twinax map those of every runtime")),
+        [netns] => {
+            let cannot =
+                || Failed::told(format!("the network namespace of {what} cannot be opened"));
+            let fd = opened.remove(netns).ok_or_else(|| {
+                cannot().hint("that takes CAP_SYS_PTRACE over its process: run it as root")
+            })?;
+            Ok(Target::Net { fd, what: format!("the network namespace of {what}") })
+        }
+        many => {
+            let lines: Vec<String> = many.iter().map(|netns| candidate(&sight, netns)).collect();
+            let what = format!("{what} may mean {} namespaces", many.len());
+            Err(Failed::told(what).hint(&format!("name one of them whole:\n{}", lines.join("\n"))))
+        }
+    }
 }
 
 pub(super) fn list(all: bool, quiet: bool, json: bool) -> Done {

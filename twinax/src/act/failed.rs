@@ -84,7 +84,7 @@ impl Failed {
             Self::Linux(error) => linux(error),
             Self::Place(error) => Report::of(&**error),
             Self::Start(error) => Report::of(error),
-            Self::Exec(error) => Report::of(error),
+            Self::Exec(error) => exec(error),
             Self::Output(error) => Report::new(format!("cannot write output: {error}")),
             Self::Differs => {
                 Report::new("the kernel is not what was promised").hint("twinax repair makes it so")
@@ -98,6 +98,15 @@ fn refused(refusal: &Refusal) -> Report {
     match refusal.hint() {
         Some(hint) => report.hint(hint),
         None => report,
+    }
+}
+
+fn exec(error: &ExecError) -> Report {
+    let report = Report::of(error);
+    match error {
+        ExecError::Enter { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => report
+            .hint("that takes CAP_SYS_ADMIN over it: run it as root, or as the user who made it"),
+        _ => report,
     }
 }
 

@@ -14,7 +14,6 @@ use super::failed::Failed;
 use crate::{
     container::{Born, Task},
     front::cli::Mode,
-    linux::netns,
     world::Linux,
 };
 
@@ -116,7 +115,7 @@ pub(super) fn foreign(
         _ => return Ok(None),
     };
     let sandbox = world.meet(way)?;
-    if netns::own_cookie().is_ok_and(|own| Some(own) == sandbox.cookie) {
+    if world.host_cookie().is_ok_and(|own| Some(own) == sandbox.cookie) {
         let what = format!("{name} is the host's own network namespace, which no cable leads into");
         return Err(Failed::told(what).hint("name a process or file of another namespace"));
     }

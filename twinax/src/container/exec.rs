@@ -4,14 +4,16 @@ use std::{
     ffi::OsString,
     fs::File,
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    io::Errno,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
     thread::{
         LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space,
@@ -21,11 +23,14 @@ use rustix::{
 
 use crate::{
     container::{FORWARDED, Task, missing},
-    linux::task::{self, Signals},
+    linux::{
+        netns,
+        task::{self, Signals},
+    },
 };
 
 /// Where a command runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Target {
     /// In every namespace of a container of ours, whose init this is.
     Container(Task),
@@ -33,10 +38,12 @@ pub enum Target {
     NetOf(Task),
     /// In the network namespace that is mounted on a file.
     NetPath(PathBuf),
+    /// In a network namespace that is held open; `what` says to people whose it is.
+    Net { fd: OwnedFd, what: String },
 }
 
 /// What to run there.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Exec {
     pub target: Target,
     pub command: Vec<OsString>,
@@ -125,30 +132,56 @@ pub fn exec(exec: &Exec) -> Result<i32, ExecError> {
 
 fn enter(target: &Target) -> Result<(), ExecError> {
     let gone = |what: String| ExecError::Gone { what };
-    let failed = |what: String| {
-        move |cause: rustix::io::Errno| ExecError::Enter { what, cause: cause.into() }
-    };
+    let failed = |what: String| move |cause: Errno| ExecError::Enter { what, cause: cause.into() };
     match target {
-        Target::Container(of) | Target::NetOf(of) => {
+        Target::Container(of) => {
             let what = format!("the namespaces of process {}", of.pid);
             let fd = of.open().ok_or_else(|| gone(what.clone()))?;
-            let net = ThreadNameSpaceType::NETWORK;
-            let all = net
+            let all = ThreadNameSpaceType::NETWORK
                 | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
                 | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
                 | ThreadNameSpaceType::PROCESS_ID
                 | ThreadNameSpaceType::MOUNT;
-            let which = if matches!(target, Target::Container(_)) { all } else { net };
-            move_into_thread_name_spaces(fd.as_fd(), which).map_err(failed(what))
+            move_into_thread_name_spaces(fd.as_fd(), all).map_err(failed(what))
+        }
+        Target::NetOf(of) => {
+            let what = format!("the network namespace of process {}", of.pid);
+            let opened = File::open(format!("/proc/{}/ns/net", of.pid));
+            // After the opening: if it is that process now, it was it then.
+            if !of.alive() {
+                return Err(gone(what));
+            }
+            let fd = opened.map_err(|cause| ExecError::Enter { what: what.clone(), cause })?;
+            enter_network(fd.as_fd()).map_err(failed(what))
         }
         Target::NetPath(path) => {
             let what = format!("the network namespace {}", path.display());
             let file =
                 File::open(path).map_err(|cause| ExecError::Enter { what: what.clone(), cause })?;
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                .map_err(failed(what))
+            enter_network(file.as_fd()).map_err(failed(what))
+        }
+        Target::Net { fd, what } => enter_network(fd.as_fd()).map_err(failed(what.clone())),
+    }
+}
+
+/// Enters a network namespace; where that is not allowed, by way of the user namespace that it
+/// belongs to, which whoever made that one may enter.
+fn enter_network(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let network = Some(LinkNameSpaceType::Network);
+    match move_into_link_name_space(fd, network) {
+        Err(Errno::PERM) => {}
+        done => return done,
+    }
+    let user = netns::owner(fd).map_err(|_| Errno::PERM)?;
+    // A thread that has ended is counted for a moment more, and only who is alone may enter.
+    for _ in 0..50 {
+        match move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User)) {
+            Ok(()) => return move_into_link_name_space(fd, network),
+            Err(Errno::INVAL) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => break,
         }
     }
+    Err(Errno::PERM)
 }
 
 fn wait(mut child: Child, signals: &Signals) -> io::Result<i32> {
@@ -156,7 +189,7 @@ fn wait(mut child: Child, signals: &Signals) -> io::Result<i32> {
     loop {
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         match poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => continue,
+            Err(Errno::INTR) => continue,
             done => done?,
         };
         let ended = !fds[0].revents().is_empty();

@@ -7,16 +7,18 @@ mod grammar;
 
 use std::{ffi::OsString, mem::ManuallyDrop, path::PathBuf};
 
-use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, ValueEnum, error::ErrorKind};
 use twinax_core::{
+    doctor,
+    filter::{self, Filter},
     map::Wanted,
     name::{ContainerName, HostName, NetworkName},
     state::{AttachSpec, NetworkSpec, PublishSpec},
 };
 
 use self::grammar::{
-    ConnectArgs, CreateArgs, DriverOpt, ExecArgs, Grammar, LogsArgs, MapArgs, NetworkVerb, RunArgs,
-    Verb,
+    CaptureArgs, ConnectArgs, CreateArgs, DoctorArgs, DriverOpt, ExecArgs, Grammar, LogsArgs,
+    MapArgs, NetworkVerb, RunArgs, Verb, WantedArgs,
 };
 use super::spelling::{self, Addressing, Part};
 
@@ -94,8 +96,25 @@ pub enum Command {
         json: bool,
     },
     Map(Map),
+    Top(Wanted),
     Peer {
         handle: String,
+        json: bool,
+    },
+    Doctor(Doctor),
+    Inspect {
+        handle: String,
+        rules: bool,
+        json: bool,
+    },
+    Capture(Box<Capture>),
+    Snapshot {
+        file: PathBuf,
+    },
+    /// Without `new`, what is now.
+    Diff {
+        old: PathBuf,
+        new: Option<PathBuf>,
         json: bool,
     },
     Completions {
@@ -116,6 +135,17 @@ pub enum Command {
 pub struct Map {
     pub wanted: Wanted,
     pub output: Output,
+    /// Go on and show what changes.
+    pub watch: bool,
+}
+
+/// `twinax doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doctor {
+    pub asked: doctor::Asked,
+    /// Only tell which checks there are.
+    pub list: bool,
+    pub json: bool,
 }
 
 /// What a map is printed as.
@@ -132,6 +162,23 @@ pub enum Output {
     Dot,
     /// For Markdown
     Mermaid,
+}
+
+/// `twinax capture`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    pub handle: String,
+    /// Without one, packets are told a line each.
+    pub write: Option<PathBuf>,
+    pub both: bool,
+    /// After how many packets, and seconds, it ends by itself.
+    pub count: Option<u64>,
+    pub seconds: Option<u64>,
+    /// Bytes of each packet that are kept.
+    pub keep: u32,
+    pub filter: Option<Filter>,
+    /// The filter as it was written.
+    pub words: String,
 }
 
 /// `twinax run`.
@@ -166,7 +213,8 @@ pub enum Mode {
 /// `twinax exec`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
-    pub name: ContainerName,
+    /// A container of Twinax's, or whatever `map` shows.
+    pub name: String,
     pub command: Vec<String>,
     pub detach: bool,
     pub env: Vec<(String, String)>,
@@ -220,18 +268,54 @@ where
         Verb::Plan { file, json } => Command::Plan { file, json },
         Verb::Check { json } => Command::Check { json },
         Verb::Repair { json } => Command::Repair { json },
-        Verb::Map(args) => Command::Map(map(args.0)),
+        Verb::Map(args) => Command::Map(map(args.0)?),
+        Verb::Top(args) => Command::Top(wanted(args.0.wanted)),
         Verb::Peer { handle, json } => Command::Peer { handle, json },
+        Verb::Doctor(args) => {
+            let DoctorArgs { of, only, skip, list, json } = args.0;
+            Command::Doctor(Doctor { asked: doctor::Asked { of, only, skip }, list, json })
+        }
+        Verb::Inspect { handle, rules, json } => Command::Inspect { handle, rules, json },
+        Verb::Capture(args) => Command::Capture(Box::new(capture(args.0)?)),
+        Verb::Snapshot { file } => Command::Snapshot { file },
+        Verb::Diff { old, new, json } => Command::Diff { old, new, json },
         Verb::Completions { shell } => Command::Completions { shell },
         Verb::Man { directory } => Command::Man { directory },
         Verb::Demo { args } => Command::Demo { args },
     })
 }
 
-fn map(args: MapArgs) -> Map {
-    let MapArgs { all, only, network, runtime, output, json } = args;
+fn map(args: MapArgs) -> Result<Map, clap::Error> {
+    let MapArgs { wanted: of, output, json, watch } = args;
     let output = if json { Output::Json } else { output };
-    Map { wanted: Wanted { all, only, network, runtime }, output }
+    if watch && !matches!(output, Output::Text | Output::Json) {
+        let form = output.to_possible_value().expect("every form has a name");
+        let why = format!("--watch prints text or JSON as it goes, and no {}", form.get_name());
+        return Err(refuse(&["map"], ErrorKind::ArgumentConflict, why));
+    }
+    Ok(Map { wanted: wanted(of), output, watch })
+}
+
+fn wanted(args: WantedArgs) -> Wanted {
+    let WantedArgs { all, only, network, runtime } = args;
+    Wanted { all, only, network, runtime }
+}
+
+fn capture(args: CaptureArgs) -> Result<Capture, clap::Error> {
+    let words = args.filter.join(" ");
+    let filter = filter::parse(&words).map_err(|why| {
+        refuse(&["capture"], ErrorKind::ValueValidation, format!("the filter: {why}"))
+    })?;
+    Ok(Capture {
+        handle: args.handle,
+        write: args.write,
+        both: args.both,
+        count: args.count,
+        seconds: args.seconds,
+        keep: args.snap_length,
+        filter,
+        words,
+    })
 }
 
 /// The grammar itself, for what is made from it.

@@ -3,11 +3,14 @@
 //! They are the front's own and change only by addition while `version` stays; the core's types
 //! change as the engine does and are never printed as they are.
 
+mod doctor;
 mod seen;
+mod ports;
+mod inspected;
 
 use std::{
     collections::BTreeMap,
-    fmt::Display,
+    fmt::{Display, Write as _},
     io::{self, Write},
     net::IpAddr,
 };
@@ -16,11 +19,13 @@ use ipnet::IpNet;
 use serde::Serialize;
 use twinax_core::{
     model::host_end,
-    name::{ContainerName, Mac, NetworkName},
+    name::{ContainerName, Mac, NetworkName, acts},
     state::{self, State, Status, Way},
 };
 
-pub use self::seen::{Peers, Sight, peers, sight};
+pub use self::doctor::{Checks, Report, checks, report};
+pub use self::inspected::{Inspected, inspected};
+pub use self::seen::{Diff, Peers, Sight, Snapshot, diff, peers, sight, snapshot};
 
 /// Raised when a field is removed or changes its meaning.
 pub const VERSION: u32 = 1;
@@ -35,12 +40,34 @@ pub struct Document<T: Serialize> {
 
 /// Writes a document as indented JSON and a line end.
 pub fn text<T: Serialize>(body: T) -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(&Document { version: VERSION, body }).map(|text| text + "\n")
+    serde_json::to_string_pretty(&Document { version: VERSION, body })
+        .map(|text| visible(text) + "\n")
+}
+
+/// Escapes what JSON allows in its strings and a terminal obeys all the same, or does not show.
+fn visible(text: String) -> String {
+    let acts = |c: char| c >= '\x7f' && acts(c);
+    if !text.contains(acts) {
+        return text;
+    }
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            true => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    // Writing to a string does not fail.
+                    let _ = write!(plain, "\\u{unit:04x}");
+                }
+            }
+            false => plain.push(c),
+        }
+    }
+    plain
 }
 
 /// Writes a document as one line.
 pub fn line<T: Serialize>(body: T) -> Result<String, serde_json::Error> {
-    serde_json::to_string(&Document { version: VERSION, body }).map(|text| text + "\n")
+    serde_json::to_string(&Document { version: VERSION, body }).map(|text| visible(text) + "\n")
 }
 
 /// Turns lines that begin with their time in nanoseconds since 1970 and a space into JSON, one

@@ -10,7 +10,7 @@ use std::{
 
 use twinax_core::{
     model::host_end,
-    name::{ContainerName, NetworkName},
+    name::{ContainerName, NetworkName, shown},
     state::{Container, Driver, GatewayMode, Network, Published, State, Status},
 };
 
@@ -142,9 +142,8 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
-    if word.chars().any(char::is_control) {
-        let escaped: String = word.escape_debug().collect();
-        return format!("$'{escaped}'");
+    if shown(word) != word {
+        return format!("$'{}'", shown(&word.replace('\\', r"\\").replace('\'', r"\'")));
     }
     format!("'{}'", word.replace('\'', r"'\''"))
 }

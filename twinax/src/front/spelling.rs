@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 use twinax_core::{
-    name::{HostName, Proto},
+    name::{ContainerName, HostName, Proto},
     state::{AttachSpec, Driver, GatewayMode, NetworkSpec, PublishSpec, SubnetSpec},
 };
 
@@ -193,6 +193,15 @@ fn set_attach(spec: &mut AttachSpec, key: &str, value: &str) -> Result<(), Missp
 /// Reads a value whose own error says all.
 pub fn word<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Misspelt> {
     text.parse().map_err(|error: T::Err| Misspelt(error.to_string()))
+}
+
+/// Reads what somebody calls a container of any runtime, where only the handles that commands give
+/// namespaces have a form.
+pub fn any_container(text: &str) -> Result<String, Misspelt> {
+    if text.is_empty() || text.starts_with("pid:") || text.starts_with("netns:") {
+        word::<ContainerName>(text)?;
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads a value whose own error says too little; `expected` completes it.

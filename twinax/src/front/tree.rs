@@ -1,45 +1,86 @@
 //! Trees of rows as text: cells of rows side by side stand below each other.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, ops::Range};
 
-use twinax_core::map::{Branch, Cell, Counts, Tone};
+use twinax_core::map::{Branch, Cell, Counts, Tone, shown};
 
 use super::print::Style;
 
 /// Between two cells.
-const GAP: &str = "  ";
+const GAP: usize = 2;
 /// Rows share their columns only so far: one long cell does not push all others away.
 const WIDEST: usize = 44;
 
 /// Returns the tree, a line a row; cut at the terminal's edge.
 pub fn text(root: &Branch, style: Style) -> String {
-    let mut out = String::new();
-    row(&mut out, "", &root.cells, &[], style);
-    children(&mut out, "", &root.children, style);
-    out
+    let lines = lines(root, style.width);
+    lines.iter().map(|line| painted(line, style)).collect()
 }
 
 /// Returns rows that hang on nothing.
 pub fn rows(rows: &[Branch], style: Style) -> String {
-    let mut out = String::new();
-    for (branch, widths) in rows.iter().zip(widths(rows)) {
-        row(&mut out, "", &branch.cells, &widths, style);
-    }
-    out
+    let lines = row_lines(rows, style.width);
+    lines.iter().map(|line| painted(line, style)).collect()
+}
+
+/// Returns the pieces of each line of a tree, in the order of its rows; no line is wider than
+/// `width` columns.
+pub fn lines(root: &Branch, width: Option<usize>) -> Vec<Vec<Cell>> {
+    lines_among(root, width, 0..usize::MAX)
+}
+
+/// As [`lines`], only those whose places are `wanted`: to make a line takes longer than to pass it.
+pub fn lines_among(root: &Branch, width: Option<usize>, wanted: Range<usize>) -> Vec<Vec<Cell>> {
+    let mut maker = Maker { lines: Vec::new(), at: 0, wanted, width };
+    maker.add("", "", &root.cells, &[]);
+    maker.children("", &root.children);
+    maker.lines
+}
+
+/// As [`lines`], of rows that hang on nothing.
+pub fn row_lines(rows: &[Branch], width: Option<usize>) -> Vec<Vec<Cell>> {
+    let each = rows.iter().zip(widths(rows));
+    each.map(|(branch, widths)| line("", &branch.cells, &widths, width)).collect()
+}
+
+/// Cuts lines that belong to no tree at the terminal's edge.
+pub fn clipped(lines: &str, style: Style) -> String {
+    let width = style.width.unwrap_or(usize::MAX);
+    lines.lines().map(|line| cut(line, width) + "\n").collect()
 }
 
 /// What could not be seen, a line each.
 pub fn unseen(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("not seen: {line}\n")).collect()
+    lines.iter().map(|line| format!("not seen: {}\n", shown(line))).collect()
 }
 
-fn children(out: &mut String, indent: &str, rows: &[Branch], style: Style) {
-    let widths = widths(rows);
-    for (n, branch) in rows.iter().enumerate() {
-        let last = n + 1 == rows.len();
-        let (joint, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        row(out, &format!("{indent}{joint}"), &branch.cells, &widths[n], style);
-        children(out, &format!("{indent}{below}"), &branch.children, style);
+/// Makes the lines of a tree.
+struct Maker {
+    lines: Vec<Vec<Cell>>,
+    /// The place of the next line.
+    at: usize,
+    wanted: Range<usize>,
+    width: Option<usize>,
+}
+
+impl Maker {
+    fn add(&mut self, indent: &str, joint: &str, cells: &[Cell], widths: &[usize]) {
+        if self.wanted.contains(&self.at) {
+            self.lines.push(line(&format!("{indent}{joint}"), cells, widths, self.width));
+        }
+        self.at += 1;
+    }
+
+    fn children(&mut self, indent: &str, rows: &[Branch]) {
+        let widths = widths(rows);
+        for (n, branch) in rows.iter().enumerate() {
+            let last = n + 1 == rows.len();
+            let (joint, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            self.add(indent, joint, &branch.cells, &widths[n]);
+            if !branch.children.is_empty() {
+                self.children(&format!("{indent}{below}"), &branch.children);
+            }
+        }
     }
 }
 
@@ -60,10 +101,11 @@ fn widths(rows: &[Branch]) -> Vec<Vec<usize>> {
     widths
 }
 
-fn row(out: &mut String, indent: &str, cells: &[Cell], widths: &[usize], style: Style) {
-    let mut left = style.width.map_or(usize::MAX, |width| width.saturating_sub(length(indent)));
-    out.push_str(indent);
-    let mut gap = String::new();
+fn line(indent: &str, cells: &[Cell], widths: &[usize], width: Option<usize>) -> Vec<Cell> {
+    let mut left = width.map_or(usize::MAX, |width| width.saturating_sub(length(indent)));
+    let mut pieces = Vec::new();
+    let mut gap = indent.to_owned();
+    let mut gap_width = 0;
     for (column, cell) in cells.iter().enumerate() {
         let width = widths.get(column).copied().unwrap_or(0);
         // An empty cell takes no room where nobody else has anything in its column.
@@ -71,19 +113,53 @@ fn row(out: &mut String, indent: &str, cells: &[Cell], widths: &[usize], style: 
             continue;
         }
         if !cell.text.is_empty() {
-            let text = cut(&cell.text, left.saturating_sub(length(&gap)));
+            let text = cut(&cell.text, left.saturating_sub(gap_width));
             if text.is_empty() {
                 break;
             }
-            left = left.saturating_sub(length(&gap) + length(&text));
-            out.push_str(&gap);
-            paint(out, &text, cell.tone, style);
-            gap.clear();
+            left = left.saturating_sub(gap_width + length(&text));
+            pieces.push(Cell { text: std::mem::take(&mut gap), tone: Tone::Plain });
+            pieces.push(Cell { text, tone: cell.tone });
+            gap_width = 0;
         }
-        gap.extend(std::iter::repeat_n(' ', width.saturating_sub(length(&cell.text))));
-        gap.push_str(GAP);
+        let more = width.saturating_sub(length(&cell.text)) + GAP;
+        gap.extend(std::iter::repeat_n(' ', more));
+        gap_width += more;
     }
+    // Nothing but where it hangs.
+    if pieces.is_empty() {
+        pieces.push(Cell { text: indent.to_owned(), tone: Tone::Plain });
+    }
+    pieces
+}
+
+/// Returns a tree cut to what fits on a screen of `height` lines with `below` under it: what is left
+/// out is counted.
+pub fn screenful(root: &Branch, below: &[String], height: usize, style: Style) -> Vec<String> {
+    let below = &below[below.len().saturating_sub(height)..];
+    let room = height - below.len();
+    let all = rows_in(root);
+    let shown = if all > room { room.saturating_sub(1) } else { all };
+    let lines = lines_among(root, style.width, 0..shown);
+    let mut screen: Vec<String> = lines.iter().map(|line| painted(line, style)).collect();
+    if all > shown && room > 0 {
+        let text = format!("… and {} more rows", all - shown);
+        screen.push(painted(&[Cell { text, tone: Tone::Faint }], style));
+    }
+    let cut = |line: &String| style.width.map_or_else(|| line.clone(), |width| cut(line, width));
+    screen.extend(below.iter().map(cut));
+    screen.iter().map(|line| line.trim_end_matches('\n').to_owned()).collect()
+}
+
+fn rows_in(root: &Branch) -> usize {
+    1 + root.children.iter().map(rows_in).sum::<usize>()
+}
+
+fn painted(pieces: &[Cell], style: Style) -> String {
+    let mut out = String::new();
+    pieces.iter().for_each(|piece| paint(&mut out, &piece.text, piece.tone, style));
     out.push('\n');
+    out
 }
 
 fn cut(text: &str, room: usize) -> String {
@@ -128,7 +204,8 @@ pub fn counts(counts: &Counts) -> String {
         some(counts.orphans, "orphan", "orphans"),
     ];
     if counts.unpaired > 0 {
-        parts.push(format!("{} cable ends whose other end could not be seen", counts.unpaired));
+        let ends = some(counts.unpaired, "cable end", "cable ends");
+        parts.push(format!("{ends} whose other end could not be seen"));
     }
     if counts.hidden > 0 {
         parts.push(format!("{} not shown (-a)", counts.hidden));

@@ -11,6 +11,8 @@ use super::{
     socket::Batch,
 };
 
+/// Every family, in a question.
+pub(super) const ANY: u8 = libc::AF_UNSPEC as u8;
 pub(super) const INET: u8 = libc::AF_INET as u8;
 pub(super) const INET6: u8 = libc::AF_INET6 as u8;
 

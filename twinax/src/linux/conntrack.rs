@@ -6,9 +6,10 @@
 use std::net::IpAddr;
 
 use rustix::{io::Errno, net::netlink};
+use twinax_core::interior::Flow;
 
 use super::{
-    netlink::{Message, Outgoing, attributes, ip},
+    netlink::{Message, Outgoing, attributes, be32, ip},
     socket::{BatchError, Channel},
 };
 
@@ -18,6 +19,7 @@ const IPCTNL_MSG_CT_GET: u16 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_TIMEOUT: u16 = 7;
 const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -75,6 +77,17 @@ impl Conntrack {
             self.delete(family, key)?;
         }
         Ok(stale.len())
+    }
+
+    /// Lists UDP flows of one IP version, at most `most`.
+    pub fn udp(&mut self, family: u8, most: usize) -> Result<Vec<Flow>, BatchError> {
+        let mut flows = Vec::new();
+        self.channel.dump(&mut of_udp(family), &mut |message| match message {
+            None => flows.clear(),
+            Some(message) if flows.len() < most => flows.extend(flow(message)),
+            Some(_) => {}
+        })?;
+        Ok(flows)
     }
 
     fn delete(&mut self, family: u8, key: &Key) -> Result<(), BatchError> {
@@ -210,6 +223,36 @@ fn question(family: u8, port: u16) -> Outgoing {
     out.attr(CTA_FILTER_REPLY_FLAGS, &0u32.to_ne_bytes());
     out.close(filter);
     out
+}
+
+/// All of UDP.
+fn of_udp(family: u8) -> Outgoing {
+    let mut out = message(IPCTNL_MSG_CT_GET, 0, family);
+    let tuple = out.open(CTA_TUPLE_ORIG);
+    let proto = out.open(CTA_TUPLE_PROTO);
+    out.attr(CTA_PROTO_NUM, &[UDP]);
+    out.close(proto);
+    out.close(tuple);
+    let filter = out.open(CTA_FILTER);
+    out.attr(CTA_FILTER_ORIG_FLAGS, &(1u32 << 3).to_ne_bytes());
+    out.attr(CTA_FILTER_REPLY_FLAGS, &0u32.to_ne_bytes());
+    out.close(filter);
+    out
+}
+
+fn flow(message: Message<'_>) -> Option<Flow> {
+    let entry = Entry::read(message)?;
+    let timeout = attributes(message.body.get(GENERIC_BYTES..)?)
+        .find(|(kind, _)| *kind == CTA_TIMEOUT)
+        .and_then(|(_, data)| be32(data));
+    (entry.proto == UDP).then(|| Flow {
+        protocol: UDP,
+        from: (entry.orig.src, entry.orig.src_port),
+        to: (entry.orig.dst, entry.orig.dst_port),
+        reply_from: (entry.reply.src, entry.reply.src_port),
+        reply_to: (entry.reply.dst, entry.reply.dst_port),
+        timeout: timeout.unwrap_or_default(),
+    })
 }
 
 fn message(kind: u16, seq: u32, family: u8) -> Outgoing {

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use rustix::io::Errno;
 use twinax_core::{
-    model::{Link, Port},
+    model::{Link, Port, number_of},
     name::{IfName, Mac},
 };
 
@@ -326,13 +326,15 @@ pub fn names(socket: &mut RouteSocket) -> Result<Vec<String>, BatchError> {
     })
 }
 
-/// Whether the socket's namespace has a link of that name. A link of ours is looked for by its
-/// number first: for that the kernel need not describe it.
+/// Whether the socket's namespace has a link of that name. Of a link of ours the number in its name
+/// is its index, and stays so: without a link of that number it is gone, and for that answer the
+/// kernel need not describe anything.
 pub fn exists(socket: &mut RouteSocket, name: &IfName) -> Result<bool, BatchError> {
-    let number = name.as_str().strip_prefix("txv").and_then(|number| number.parse().ok());
-    let found = number.and_then(|index| socket.name_at(index).ok());
-    Ok(found.is_some_and(|found| found == name.as_str())
-        || by_name(socket, name.as_str())?.is_some())
+    match number_of(name).map(|index| socket.name_at(index)) {
+        Some(Ok(found)) if found == name.as_str() => Ok(true),
+        Some(Err(Errno::NODEV)) => Ok(false),
+        _ => Ok(by_name(socket, name.as_str())?.is_some()),
+    }
 }
 
 /// Reads an RTM_NEWLINK: of some sixty attributes those that we want.

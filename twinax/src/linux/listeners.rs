@@ -8,8 +8,9 @@
 //! A port is free if a socket of ours can be bound to it; no list of sockets is read for that. For
 //! TCP the socket has `SO_REUSEADDR`, which lets it pass over connections in `TIME_WAIT` but not
 //! over a listener, whatever options that has. A UDP holder that set `SO_REUSEADDR` would let
-//! such a socket pass, so there it is not set. "Every address" is tried once a family
-//! (`0.0.0.0`, and `[::]` with `IPV6_V6ONLY`): each fails if any address of its family is held.
+//! such a socket pass, so there it is not set. "Every address" is tried by one socket of both families
+//! (`[::]`); if that fails, once a family (`0.0.0.0`, and `[::]` with `IPV6_V6ONLY`): each fails if
+//! any address of its family is held.
 //!
 //! Only if that fails are the sockets of this one port listed (sock_diag(7), filtered by the
 //! kernel), for two reasons: to name the holder, and because a mere connection whose own port it
@@ -35,6 +36,8 @@ use super::netlink::{Outgoing, messages};
 /// The range `connect` takes local ports from, and the ports it never takes.
 const LOCAL_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const LOCAL_RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+
+const UNSPECIFIED6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Why a probe has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +129,13 @@ fn taken(
     }
     let addrs = match host {
         Some(addr) => vec![addr],
-        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        // One socket for both families has what two would. Whatever it is refused for is asked again,
+        // family by family.
+        None if try_bind(proto, UNSPECIFIED6, port, false).is_ok() => return Ok(Taken::Free),
+        None => vec![Ipv4Addr::UNSPECIFIED.into(), UNSPECIFIED6],
     };
     for addr in addrs {
-        let holder = match try_bind(proto, SocketAddr::new(addr, port)) {
+        let holder = match try_bind(proto, addr, port, true) {
             Ok(()) => None,
             // No IPv6 in this kernel or namespace.
             Err(Errno::AFNOSUPPORT) => None,
@@ -152,7 +158,8 @@ fn taken(
     Ok(Taken::Free)
 }
 
-fn try_bind(proto: Proto, addr: SocketAddr) -> rustix::io::Result<()> {
+/// Binds a socket; one of IPv6 that is not `alone` takes the port of IPv4 as well.
+fn try_bind(proto: Proto, addr: IpAddr, port: u16, alone: bool) -> rustix::io::Result<()> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let (kind, protocol) = match proto {
         Proto::Tcp => (SocketType::STREAM, ipproto::TCP),
@@ -164,9 +171,9 @@ fn try_bind(proto: Proto, addr: SocketAddr) -> rustix::io::Result<()> {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     if addr.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        sockopt::set_ipv6_v6only(&socket, alone)?;
     }
-    rustix::net::bind(&socket, &addr)
+    rustix::net::bind(&socket, &SocketAddr::new(addr, port))
 }
 
 /// Names who keeps us from binding; `None` if only connections do and the caller is not choosy.

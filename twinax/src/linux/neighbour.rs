@@ -1,4 +1,4 @@
-//! Messages about permanent neighbours and static forwarding entries. Sends nothing.
+//! Messages about permanent neighbours and forwarding entries that stay. Sends nothing.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,14 @@ use super::{
 /// linux/neighbour.h
 const NDA_PROTOCOL: u16 = 12;
 
+const NTF_EXT_LEARNED: u8 = 0x10;
+
 const BRIDGE: u8 = libc::AF_BRIDGE as u8;
+
+/// State and flag of a forwarding entry that is made; its state means nothing to the kernel then, but
+/// one must be given.
+const TOLD: (u16, u8) = (libc::NUD_NOARP, NTF_EXT_LEARNED);
+const ASKED: (u16, u8) = (0, 0);
 
 /// Makes it, or takes the place of what is there.
 const PUT: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
@@ -45,25 +52,26 @@ fn put_neighbour(out: &mut Outgoing, index: u32, addr: IpAddr, state: u16) {
 
 /// Tells a bridge that a MAC is behind one of its ports, wherever it was thought to be.
 pub fn add_fdb(batch: &mut Batch, port: u32, mac: Mac) {
-    // Static in the bridge's terms; NUD_PERMANENT would mean an address of the bridge itself.
-    put_fdb(batch.request(libc::RTM_NEWNEIGH, PUT), port, mac, libc::NUD_NOARP);
+    // Learnt elsewhere, in the bridge's terms: it never ages, as a static one does not, for which the
+    // bridge would go through all of its ports to tell them of the MAC.
+    put_fdb(batch.request(libc::RTM_NEWNEIGH, PUT), port, mac, TOLD);
 }
 
 /// Deletes an entry of a bridge's forwarding table.
 pub fn delete_fdb(batch: &mut Batch, port: u32, mac: Mac) {
-    put_fdb(batch.request(libc::RTM_DELNEIGH, 0), port, mac, 0);
+    put_fdb(batch.request(libc::RTM_DELNEIGH, 0), port, mac, ASKED);
     // EINVAL: the port is off its bridge, and its entries went with it.
     batch.forgive(&[Errno::NOENT, Errno::NODEV, Errno::INVAL, Errno::OPNOTSUPP]);
 }
 
 /// Asks a port's bridge where a MAC is.
 pub fn get_fdb(batch: &mut Batch, port: u32, mac: Mac) {
-    put_fdb(batch.request(libc::RTM_GETNEIGH, 0), port, mac, 0);
+    put_fdb(batch.request(libc::RTM_GETNEIGH, 0), port, mac, ASKED);
 }
 
-fn put_fdb(out: &mut Outgoing, port: u32, mac: Mac, state: u16) {
+fn put_fdb(out: &mut Outgoing, port: u32, mac: Mac, (state, flags): (u16, u8)) {
     // NTF_MASTER: the table of the port's bridge, not the port's own.
-    out.body(&header(BRIDGE, port, state, libc::NTF_MASTER));
+    out.body(&header(BRIDGE, port, state, flags | libc::NTF_MASTER));
     out.attr(libc::NDA_LLADDR, &mac.0);
 }
 
@@ -102,7 +110,7 @@ pub fn facts(message: &Message<'_>) -> Option<NeighbourFacts> {
         }
     }
     facts.ours = match header[0] {
-        BRIDGE => state == libc::NUD_NOARP,
+        BRIDGE => header[10] & NTF_EXT_LEARNED != 0,
         _ => marked && state == libc::NUD_PERMANENT,
     };
     Some(facts)

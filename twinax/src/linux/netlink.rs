@@ -314,14 +314,24 @@ impl Socket {
 
     /// Sets an option of netlink(7).
     pub fn switch_on(&self, option: i32) -> Result<(), Errno> {
-        let on: i32 = 1;
+        self.set(option, 1)
+    }
+
+    /// Has everything delivered that the kernel tells to these groups of listeners.
+    pub fn listen(&self, groups: &[i32]) -> Result<(), Errno> {
+        // Without an address it would have the kernel's own, which is told nothing.
+        net::bind(&self.fd, &net::netlink::SocketAddrNetlink::new(0, 0))?;
+        groups.iter().try_for_each(|group| self.set(libc::NETLINK_ADD_MEMBERSHIP, *group))
+    }
+
+    fn set(&self, option: i32, value: i32) -> Result<(), Errno> {
         // SAFETY: the option's value is an int that outlives the call, and its size is told.
         let result = unsafe {
             libc::setsockopt(
                 self.fd.as_raw_fd(),
                 libc::SOL_NETLINK,
                 option,
-                std::ptr::from_ref(&on).cast(),
+                std::ptr::from_ref(&value).cast(),
                 size_of::<i32>() as u32,
             )
         };

@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use rustix::{
@@ -171,6 +171,21 @@ pub(super) fn unshare_network() -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
 }
 
+/// Opens the user namespace that owns a namespace: who is root there may enter. `fd` must be known
+/// to be a namespace.
+///
+/// # Errors
+/// The kernel's: `EPERM` where it is no namespace of ours or below.
+pub fn owner(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701; // linux/nsfs.h
+    // SAFETY: the question has no argument; the answer is a new descriptor, or -1.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS) } {
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+        got @ 0.. => Ok(unsafe { OwnedFd::from_raw_fd(got) }),
+        _ => Err(last_errno()),
+    }
+}
+
 /// Returns the cookie of the calling thread's network namespace: unique until the next boot.
 ///
 /// # Errors
@@ -183,7 +198,7 @@ pub fn own_cookie() -> Result<u64, Errno> {
 
 /// As [`own_cookie`], of the namespace that a socket lives in (`SO_NETNS_COOKIE`,
 /// asm-generic/socket.h).
-fn cookie_at(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+pub fn cookie_at(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
     const SO_NETNS_COOKIE: libc::c_int = 71;
     let mut cookie: u64 = 0;
     let mut length = size_of::<u64>() as libc::socklen_t;

@@ -19,6 +19,7 @@ use rustix::{io::Errno, net::netlink};
 use twinax_core::ruleset::{ChainDef, ElementId, SetName, TableDef, TableName, Value, tables};
 
 use self::encode::{CREATE, EXCL};
+pub(super) use self::{decode::udata, encode::UDATA_COMMENT};
 use super::netlink::{Message, Outgoing, Socket, Verdict, attribute, be32, messages, text};
 
 /// One change.

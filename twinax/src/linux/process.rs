@@ -139,8 +139,17 @@ fn parse_stat(stat: &[u8]) -> Option<u64> {
 /// # Errors
 /// Where `/proc` is not mounted.
 pub fn boot_id() -> io::Result<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(id.trim_end().to_owned())
+    line("/proc/sys/kernel/random/boot_id")
+}
+
+/// Reads a line of the kernel's, which comes at once: without asking for its size and its end.
+pub(crate) fn line(path: &str) -> io::Result<String> {
+    let mut line = [0; 256];
+    let len = io::Read::read(&mut std::fs::File::open(path)?, &mut line)?;
+    match str::from_utf8(&line[..len]) {
+        Ok(text) if len < line.len() => Ok(text.trim_end().to_owned()),
+        _ => Ok(std::fs::read_to_string(path)?.trim_end().to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rustix::io::Errno;
-use twinax_core::model::{PROTOCOL, Route};
+use twinax_core::{
+    model::{PROTOCOL, Route},
+    state::Led,
+};
 
 use super::{
-    addr::{INET, INET6, family},
+    addr::{ANY, INET, INET6, family},
     netlink::{Message, Outgoing, attributes, ip, number},
     socket::{Batch, BatchError, RouteSocket},
 };
@@ -98,17 +101,18 @@ pub fn list(batch: &mut Batch, family: u8, table: u8) {
     batch.request(libc::RTM_GETROUTE, 0).body(&header.bytes());
 }
 
-/// Whether the main table has a default route that is not ours. Only the header of each route is
-/// read (`struct rtmsg`: the second byte is the length of the prefix, the sixth the protocol).
-pub fn leads_out(socket: &mut RouteSocket, family: u8) -> Result<bool, BatchError> {
+/// In which families the main table has a default route that is not ours. Both are listed by one
+/// question, and only the header of each route is read (`struct rtmsg`: the first byte is the
+/// family, the second the length of the prefix, the sixth the protocol).
+pub fn leads_out(socket: &mut RouteSocket) -> Result<Led, BatchError> {
     let routes = socket.dump(
-        |batch| list(batch, family, libc::RT_TABLE_MAIN),
+        |batch| list(batch, ANY, libc::RT_TABLE_MAIN),
         |message| match message.body {
-            [_, prefix, _, _, _, protocol, ..] => Some(*prefix == 0 && *protocol != PROTOCOL),
+            [family, 0, _, _, _, protocol, ..] if *protocol != PROTOCOL => Some(*family),
             _ => None,
         },
     )?;
-    Ok(routes.contains(&true))
+    Ok(Led { v4: routes.contains(&INET), v6: routes.contains(&INET6) })
 }
 
 /// Asks which entry of the routing tables (`RTM_F_FIB_MATCH`, since Linux 4.13) serves `addr`.

@@ -13,7 +13,7 @@
 //! namespace that was meant.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -41,11 +41,17 @@ mod holders;
 mod mounts;
 mod kernel;
 mod sockets;
+mod near;
+mod census;
+mod roll;
 
+pub use census::Census;
 use holders::{Held, Known, held};
 use mounts::{Mount, Mounts, mounts};
+pub use near::{Listed, describe, homes, listed, processes_in};
 pub use processes::processes;
 use processes::{count, open_proc};
+pub use roll::Roll;
 use sockets::{Answers, ask_sockets, ask_tuns};
 
 /// From so many on, work is worth a thread.
@@ -58,6 +64,8 @@ pub struct Found {
     pub spaces: BTreeMap<Inode, Seen>,
     /// What cannot be seen, and for lack of what; a line each.
     pub unseen: Vec<String>,
+    /// Who has which socket open, by the socket's inode: the pid and name of each process.
+    pub sockets: HashMap<u32, Vec<(u32, String)>>,
     /// What each step took.
     pub costs: Vec<(&'static str, Duration)>,
 }
@@ -89,6 +97,22 @@ struct Sighting {
 /// Raises the limit of open files of the calling process (`RLIMIT_NOFILE`) as far as is needed and
 /// allowed, as a descriptor is kept of each.
 pub fn find(processes: &[Process]) -> Found {
+    find_as(processes, true, None)
+}
+
+/// As [`find`], but of a namespace that has a process other holders may be left out: where the
+/// kernel's list says that there is no other, nobody's descriptors are looked at.
+pub fn find_lean(processes: &[Process]) -> Found {
+    find_as(processes, false, None)
+}
+
+/// As [`find`], as if the namespace of inode `apart` were not there: one that the calling process
+/// keeps for its own use.
+pub fn find_beside(processes: &[Process], apart: Inode) -> Found {
+    find_as(processes, true, Some(apart))
+}
+
+fn find_as(processes: &[Process], every_holder: bool, apart: Option<Inode>) -> Found {
     let mut search = Search::new();
     let proc = match open_proc() {
         Ok(proc) => proc,
@@ -102,15 +126,14 @@ pub fn find(processes: &[Process]) -> Found {
     let mut mounts = mounts(&proc, processes);
     search.mounts(&mut mounts);
     search.done("mounts");
-    let mounted = mounts.mounts.iter().map(|mount| mount.path.clone()).collect();
-    let known = Known { proc: &proc, processes, mounted: &mounted };
-    let places: Vec<usize> = (0..processes.len()).collect();
+    let listed = (!every_holder).then(|| own.is_some_and(|own| search.kernel(own)));
     let mut held_by = Held::default();
-    many(&places, |places| held(&known, places)).into_iter().for_each(|part| held_by.join(part));
-    search.add(std::mem::take(&mut held_by.holders));
-    search.found.unseen.extend(held_by.unseen());
+    if listed != Some(true) || !search.all_have_processes(own) {
+        held_by = search.held(&proc, processes, &mounts);
+    }
     search.done("threads and descriptors");
-    let complete = own.is_some_and(|own| search.kernel(own));
+    let complete = listed.unwrap_or_else(|| own.is_some_and(|own| search.kernel(own)));
+    apart.map(|apart| search.sightings.remove(&apart));
     search.done("the kernel's list");
     search.sockets(processes, &held_by, complete);
     search.done("sockets");
@@ -158,6 +181,26 @@ impl Search {
             let holder = Holder::Process { pid: process.pid, comm: process.comm.clone() };
             self.sightings.entry(inode).or_default().holders.insert(holder);
         }
+    }
+
+    /// Whether each namespace that is known of has a process, or is the caller's own.
+    fn all_have_processes(&self, own: Option<Inode>) -> bool {
+        let is_process = |holder: &Holder| matches!(holder, Holder::Process { .. });
+        let mut sightings = self.sightings.iter();
+        sightings.all(|(inode, it)| Some(*inode) == own || it.holders.iter().any(is_process))
+    }
+
+    /// Walks threads and descriptors.
+    fn held(&mut self, proc: &OwnedFd, processes: &[Process], mounts: &Mounts) -> Held {
+        let mounted = mounts.mounts.iter().map(|mount| mount.path.clone()).collect();
+        let known = Known { proc, processes, mounted: &mounted };
+        let places: Vec<usize> = (0..processes.len()).collect();
+        let mut found = Held::default();
+        many(&places, |places| held(&known, places)).into_iter().for_each(|part| found.join(part));
+        self.add(std::mem::take(&mut found.holders));
+        self.found.unseen.extend(found.unseen());
+        self.found.sockets = found.open(processes);
+        found
     }
 
     fn mounts(&mut self, mounts: &mut Mounts) {
@@ -283,7 +326,7 @@ impl Search {
                 false => Netns::Container(name(inode, path, &sighting.holders)),
             };
             if sighting.holders.is_empty() && Some(inode) != own {
-                sighting.holders.insert(Holder::Unseen);
+                sighting.holders.insert(nobody_seen());
             }
             let holders = sighting.holders.into_iter().collect();
             let space = Space { inode, cookie: sighting.cookie, holders, workloads: Vec::new() };
@@ -395,6 +438,16 @@ fn name(inode: Inode, path: Option<&Mount>, holders: &BTreeSet<Holder>) -> Conta
     parsed.unwrap_or_else(|| {
         format!("netns:/nsfs/{inode}").parse().expect("a path of a few letters is a name")
     })
+}
+
+/// What is said to hold a namespace that nobody was found to hold.
+pub fn nobody_seen() -> Holder {
+    /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h): the machine's own pid namespace.
+    const FIRST: u64 = 0xeffffffc;
+    match rustix::fs::stat("/proc/self/ns/pid") {
+        Ok(stat) if stat.st_ino == FIRST => Holder::Unseen,
+        _ => Holder::Outside,
+    }
 }
 
 /// A path that can be printed and typed.

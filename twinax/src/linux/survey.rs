@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use twinax_core::{decide::Room, state::Led};
+use twinax_core::decide::Room;
 
 use super::{
     addr::{self, INET, INET6},
@@ -72,8 +72,7 @@ pub fn foreign_subnets(socket: &mut RouteSocket) -> Result<BTreeSet<IpNet>, Batc
 /// Returns what others made in the namespace of `socket`; default routes of ours do not count.
 pub fn room(socket: &mut RouteSocket) -> Result<Room, BatchError> {
     let names = link::names(socket)?;
-    let mut leads = |family| route::leads_out(socket, family);
-    let led = Led { v4: leads(INET)?, v6: leads(INET6)? };
+    let led = route::leads_out(socket)?;
     Ok(Room { links: names.iter().filter_map(|name| name.parse().ok()).collect(), led })
 }
 

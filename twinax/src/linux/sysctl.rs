@@ -4,6 +4,8 @@ use std::{fs, io};
 
 use twinax_core::model::Sysctl;
 
+use super::process::line;
+
 /// Why a switch could not be read or turned.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
@@ -30,8 +32,8 @@ pub enum SysctlError {
 /// Returns the value of a switch without its line end.
 pub fn read(switch: &Sysctl) -> Result<String, SysctlError> {
     let path = path(switch)?;
-    match fs::read_to_string(path) {
-        Ok(value) => Ok(value.trim_end().to_owned()),
+    match line(&path) {
+        Ok(value) => Ok(value),
         Err(cause) => Err(SysctlError::Read { name: switch.0.clone(), cause }),
     }
 }

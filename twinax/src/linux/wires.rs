@@ -7,7 +7,7 @@
 //! through calls the far end's namespace (`IFLA_LINK`, `IFLA_LINK_NETNSID`). Indices collide, and
 //! every namespace has numbers of its own, which the kernel gives out when somebody asks. So a
 //! namespace is made that only we are in, the observatory; there, and nowhere else, every namespace
-//! that was given gets its place in the list as its number (`RTM_NEWNSID`). Links and addresses of
+//! that was given gets a number (`RTM_NEWNSID`), its place in the list if it is the first. Links and addresses of
 //! all of them are then listed through sockets of the observatory (`IFLA_TARGET_NETNSID`), and
 //! the far end of each link is a (place, index): no guess is left. What the kernel numbers by
 //! itself while it tells is a namespace that nobody gave us; its links are read by that number.
@@ -27,6 +27,9 @@ mod link;
 mod reach;
 mod pair;
 mod sockets;
+mod one;
+mod observatory;
+mod counting;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -49,12 +52,17 @@ use rustix::{
 };
 use twinax_core::{model::Netns, sight::Sight};
 
-pub use self::sockets::{Holders, holders};
 use self::{
     asker::Asker,
     link::{Far, RawLink},
     reach::{RawNeighbour, RawRoute},
     sockets::RawListener,
+};
+pub use self::{
+    counting::Counting,
+    observatory::Observatory,
+    one::{Lead, follow, read_lead},
+    sockets::{Holders, holders},
 };
 
 /// What to read beside links with their counters, addresses and routes.
@@ -80,14 +88,35 @@ impl Default for Wanted<'_> {
 /// Reads the namespaces into `sight`. What cannot be read is told there, in `unseen`. A namespace
 /// given twice goes by the first name.
 pub fn read(spaces: &[(Netns, BorrowedFd<'_>)], wanted: &Wanted<'_>, sight: &mut Sight) {
+    let mut own = wanted.observatory.then(|| Observatory::open(wanted.readers.max(1)).ok());
+    read_by(own.as_mut().and_then(Option::as_mut), spaces, wanted, sight);
+}
+
+/// As [`read`], from an observatory that is kept: what was numbered there stays so.
+pub fn read_from(
+    observatory: &mut Observatory,
+    spaces: &[(Netns, BorrowedFd<'_>)],
+    wanted: &Wanted<'_>,
+    sight: &mut Sight,
+) {
+    read_by(Some(observatory), spaces, wanted, sight);
+}
+
+fn read_by(
+    mut observatory: Option<&mut Observatory>,
+    spaces: &[(Netns, BorrowedFd<'_>)],
+    wanted: &Wanted<'_>,
+    sight: &mut Sight,
+) {
     let rooms = rooms(spaces, sight);
-    let askers = match wanted.observatory {
-        true => observatory(&rooms, wanted.readers.max(1)),
-        false => Err(Errno::PERM),
-    };
-    let (askers, numbered) = askers.unwrap_or_else(|_| (Vec::new(), vec![false; rooms.len()]));
+    let numbers = observatory.as_mut().and_then(|observatory| observatory.number(&rooms).ok());
+    let askers = observatory.as_mut().filter(|_| numbers.is_some());
+    let askers = askers.map(|observatory| observatory.lend()).unwrap_or_default();
+    let numbers = numbers.unwrap_or_else(|| vec![None; rooms.len()]);
+    let places = numbers.iter().enumerate().filter_map(|(at, number)| Some(((*number)?, at)));
+    let places: HashMap<i32, usize> = places.collect();
     let all: Vec<usize> = (0..rooms.len()).collect();
-    let survey = Survey { rooms: &rooms, numbered: &numbered, wanted: *wanted };
+    let survey = Survey { rooms: &rooms, numbers: &numbers, places: &places, wanted: *wanted };
     let (mut reads, held) = thread::scope(|scope| {
         let look_up = wanted.listeners && wanted.holders.is_none();
         let held = look_up.then(|| scope.spawn(holders));
@@ -96,9 +125,13 @@ pub fn read(spaces: &[(Netns, BorrowedFd<'_>)], wanted: &Wanted<'_>, sight: &mut
     });
     pair::see(&survey, &mut reads, sight);
     pair::hear(&rooms, &reads, wanted.holders.unwrap_or(&held), sight);
+    if let Some(observatory) = observatory {
+        observatory.take_back(reads.askers);
+    }
 }
 
 /// A namespace to be read.
+#[derive(Debug)]
 struct Room<'a> {
     netns: &'a Netns,
     fd: BorrowedFd<'a>,
@@ -135,19 +168,6 @@ fn here() -> Option<u64> {
     fs::metadata("/proc/thread-self/ns/net").ok().map(|file| file.ino())
 }
 
-/// Returns sockets of a namespace of our own in which every room has its place as its number, and
-/// for which rooms that worked.
-fn observatory(rooms: &[Room<'_>], readers: usize) -> Result<(Vec<Asker>, Vec<bool>), Errno> {
-    let build = || {
-        super::netns::unshare_network()?;
-        let mut askers = (0..readers).map(|_| Asker::open()).collect::<Result<Vec<_>, _>>()?;
-        let fds: Vec<_> = rooms.iter().map(|room| room.fd).collect();
-        let numbered = askers[0].number(&fds)?;
-        Ok((askers, numbered))
-    };
-    thread::scope(|scope| scope.spawn(build).join().unwrap_or(Err(Errno::IO)))
-}
-
 /// What was read of one namespace.
 #[derive(Default)]
 struct RoomRead {
@@ -170,8 +190,10 @@ struct Reads {
 /// What the readers have in common.
 struct Survey<'a> {
     rooms: &'a [Room<'a>],
-    /// Whether a room's place is its number in the observatory.
-    numbered: &'a [bool],
+    /// What the observatory calls each room.
+    numbers: &'a [Option<i32>],
+    /// The same the other way round.
+    places: &'a HashMap<i32, usize>,
     wanted: Wanted<'a>,
 }
 
@@ -233,7 +255,7 @@ impl Reader<'_> {
 
     /// Links and addresses, from the observatory.
     fn read_from_outside(&mut self, place: usize, read: &mut RoomRead) -> Result<(), Errno> {
-        let number = self.survey.numbered[place].then_some(place as i32).ok_or(Errno::PERM)?;
+        let number = self.survey.numbers[place].ok_or(Errno::PERM)?;
         let asker = self.asker.as_mut().ok_or(Errno::PERM)?;
         let links = link::list(asker, Some(number))?;
         read.addrs = reach::addrs(asker, Some(number))?;
@@ -283,10 +305,9 @@ impl Survey<'_> {
     fn located(&self, mut links: Vec<RawLink>) -> Vec<RawLink> {
         for link in &mut links {
             if let Far::Number(number) = link.far
-                && let Ok(place) = usize::try_from(number)
-                && self.numbered.get(place).is_some_and(|numbered| *numbered)
+                && let Some(place) = self.places.get(&number)
             {
-                link.far = Far::Room(place);
+                link.far = Far::Room(*place);
             }
         }
         links

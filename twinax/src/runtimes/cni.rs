@@ -30,8 +30,8 @@ impl Results {
         Self(files.collect())
     }
 
-    /// The attachments of the container or pod that has `id`; their files are called
-    /// `NETWORK-ID-INTERFACE`.
+    /// The attachments of the container or pod that has `id` (containerd's own are
+    /// `NAMESPACE-ID`); their files are called `NETWORK-ID-INTERFACE`.
     pub(super) fn of(&self, view: &View, id: &str) -> Vec<Attachment> {
         let named = self.0.iter().filter(|file| !id.is_empty() && file.contains(id));
         let read = named.filter_map(|file| attachment(&view.read(file, RECORD)?, id));
@@ -42,9 +42,11 @@ impl Results {
 /// Reads one of the library's files; `None` if it is about another.
 fn attachment(bytes: &[u8], id: &str) -> Option<Attachment> {
     let cache: Value = serde_json::from_slice(bytes).ok()?;
-    // nerdctl puts its namespace before the id.
-    let whose = oci::text(&cache, "/containerId")?;
-    if whose != id && whose.rsplit('-').next() != Some(id) {
+    if oci::text(&cache, "/containerId")? != id {
+        return None;
+    }
+    // What brings the loopback up is a network to CNI's library, and to nobody else.
+    if oci::text(&cache, "/ifName").as_deref() == Some("lo") {
         return None;
     }
     let network = oci::text(&cache, "/networkName")?;
@@ -61,9 +63,12 @@ mod tests {
         let text = br#"{"kind":"cniCacheV1","containerId":"default-ab12","ifName":"eth0",
             "networkName":"bridge","capabilityArgs":{"portMappings":
             [{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":""}]}}"#;
-        let found = attachment(text, "ab12").unwrap();
+        let found = attachment(text, "default-ab12").unwrap();
         assert_eq!((found.network.as_str(), found.published.len()), ("bridge", 1));
         assert_eq!(attachment(text, "b12"), None);
-        assert_eq!(attachment(b"{", "ab12"), None);
+        assert_eq!(attachment(text, "ab12"), None, "that may be another namespace's");
+        let loopback = br#"{"containerId":"ab12","ifName":"lo","networkName":"cni-loopback"}"#;
+        assert_eq!(attachment(loopback, "ab12"), None);
+        assert_eq!(attachment(b"{", "default-ab12"), None);
     }
 }

@@ -80,7 +80,7 @@ fn container(scene: &Scene, namespace: &str, id: &str, bundle: Bundle) -> Worklo
         return cri::container(scene, id, bundle);
     }
     let mut workload = own(namespace, id, bundle);
-    let attachments = scene.attachments(id);
+    let attachments = scene.attachments(&format!("{namespace}-{id}"));
     if workload.networks.is_empty() {
         workload.networks = attachments.iter().map(|one| one.network.clone()).collect();
     }

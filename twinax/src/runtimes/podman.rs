@@ -1,5 +1,6 @@
 //! Podman, root's and users': `STORAGE/DRIVER-containers/containers.json`, each bundle's
-//! `config.json`, and the database beside them, which alone has networks and ports.
+//! `config.json`, and the database beside them, which alone has networks and ports: bolt's until
+//! Podman 4, SQLite's since then.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use super::{
     docker::compose,
     oci::{self, bundle, text, words},
     scene::{Conmon, Scene},
+    sqlite::{Sqlite, Value as Column},
     view::{LARGE, RECORD},
 };
 
@@ -84,11 +86,14 @@ impl Storage {
         let lists = ["containers.json", "volatile-containers.json"];
         let lists =
             lists.iter().filter_map(|list| scene.view.read(&format!("{containers}/{list}"), LARGE));
-        let database = scene.view.read(&format!("{root}/libpod/bolt_state.db"), LARGE);
-        Self {
-            listed: lists.flat_map(|bytes| listed(&bytes)).collect(),
-            recorded: database.map(|bytes| recorded(&bytes)).unwrap_or_default(),
+        let database = |path: &str| scene.view.read(&format!("{root}/{path}"), LARGE);
+        // Where one followed the other, the older one still has the older containers.
+        let bolt = database("libpod/bolt_state.db");
+        let mut recorded = bolt.map(|bytes| recorded(&bytes)).unwrap_or_default();
+        for path in ["libpod/db.sql", "db.sql"] {
+            recorded.extend(database(path).map(|bytes| in_rows(&bytes)).unwrap_or_default());
         }
+        Self { listed: lists.flat_map(|bytes| listed(&bytes)).collect(), recorded }
     }
 
     fn describe(&self, id: &str, workload: &mut Workload) {
@@ -106,9 +111,9 @@ impl Storage {
         workload.networks.clone_from(&told.networks);
         workload.published.clone_from(&told.published);
         workload.labels.clone_from(&told.labels);
-        let more = [("pod", told.pod.clone()), (SHARES, told.shares.clone())];
-        let role = (ROLE, told.infra.then(|| "sandbox".to_owned()));
-        let pairs = more.into_iter().chain([role]);
+        workload.pod.clone_from(&told.pod);
+        let role = told.infra.then(|| "sandbox".to_owned());
+        let pairs = [(SHARES, told.shares.clone()), (ROLE, role)].into_iter();
         let pairs = pairs.filter_map(|(key, word)| Some((key.to_owned(), word?)));
         workload.labels.extend(pairs);
     }
@@ -138,6 +143,29 @@ fn recorded(bytes: &[u8]) -> BTreeMap<String, Recorded> {
         let names = networks.into_iter().flatten().map(|(name, _)| String::from_utf8_lossy(name));
         told.networks = names.map(|name| name.into_owned()).collect();
         (id, told)
+    });
+    containers.collect()
+}
+
+/// Reads a `db.sql`: the tables `ContainerConfig` (id, name, pod's id, the configuration as JSON)
+/// and `PodConfig` (id, name, JSON).
+fn in_rows(bytes: &[u8]) -> BTreeMap<String, Recorded> {
+    let Some(database) = Sqlite::open(bytes) else { return BTreeMap::new() };
+    let word =
+        |column: Option<&Column>| Some(String::from_utf8_lossy(column?.as_ref()?).into_owned());
+    let pods = database.rows("PodConfig");
+    let pods = pods.iter().filter_map(|row| Some((word(row.first())?, word(row.get(1))?)));
+    let pods = pods.collect();
+    let rows = database.rows("ContainerConfig");
+    let containers = rows.iter().filter_map(|row| {
+        let config = serde_json::from_slice(row.get(3)?.as_ref()?).ok()?;
+        let mut told = container(&config, &pods);
+        // Of other modes what is there was not used.
+        if text(&config, "/networkMode").is_none_or(|mode| mode == "bridge") {
+            let networks = config.pointer("/newNetworks").and_then(Value::as_object);
+            told.networks = networks.into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        }
+        Some((word(row.first())?, told))
     });
     containers.collect()
 }

@@ -77,11 +77,6 @@ impl Scene {
         line.unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect()
     }
 
-    /// When a process started: field 22 of its `stat`.
-    pub(super) fn start(&self, pid: u32) -> Option<u64> {
-        stat_field(&self.proc, pid, 22)?.parse().ok()
-    }
-
     /// Where the file that is mounted on `target` in the container of process `pid` lies, as
     /// the engine's process `maker` sees it.
     pub(super) fn source(&self, pid: u32, maker: u32, target: &str) -> Option<String> {

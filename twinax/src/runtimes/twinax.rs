@@ -14,20 +14,27 @@ use twinax_core::{
 use super::{SHARES, oci, scene::Scene, view::RECORD};
 use crate::linux::process::init_of;
 
-/// Returns the containers that run. `here`: the store that the environment names counts too.
-pub(super) fn containers(scene: &Scene, here: bool) -> Vec<Workload> {
+/// Returns the containers that run, as far as their records say so, each with the start of its first
+/// process. `here`: the store that the environment names counts too.
+pub(super) fn containers(scene: &Scene, here: bool) -> Vec<(Workload, u64)> {
     let mut found = Vec::new();
     for store in stores(scene, here) {
         let folder = format!("{store}/containers");
-        let records = scene.view.list(&folder).into_iter();
-        let records = records.map(|name| format!("{folder}/{name}/record.json"));
-        let records = records.filter_map(|record| scene.view.read(&record, RECORD));
-        found.extend(records.filter_map(|bytes| container(&bytes)));
+        let names = scene.view.list(&folder).into_iter();
+        // There may be a thousand, and of root's each may be opened at once.
+        let records: Vec<Vec<u8>> = match scene.view.of_root(&folder) {
+            Some(view) => {
+                let read = |name| view.read_proc(&format!("{name}/record.json"), RECORD);
+                names.filter_map(read).collect()
+            }
+            None => {
+                let read = |name| scene.view.read(&format!("{folder}/{name}/record.json"), RECORD);
+                names.filter_map(read).collect()
+            }
+        };
+        found.extend(records.iter().filter_map(|bytes| container(bytes)));
     }
-    found.retain(|(workload, start)| {
-        workload.pid.is_some_and(|pid| scene.start(pid) == Some(*start))
-    });
-    found.into_iter().map(|(workload, _)| workload).collect()
+    found
 }
 
 /// The directories of stores, as `crate::place` lays them out.

@@ -50,10 +50,18 @@ impl View {
         bounded(self.file(path)?, most)
     }
 
-    /// As [`View::read`], of a file that the kernel makes up: it is what it seems, and is opened
-    /// only once.
+    /// As [`View::read`], of a file that the kernel makes up, or that only root can have put there:
+    /// it is what it seems, and is opened only once.
     pub(super) fn read_proc(&self, path: &str, most: u64) -> Option<Vec<u8>> {
         bounded(self.reach(path, OFlags::RDONLY | OFlags::NONBLOCK)?.into(), most)
+    }
+
+    /// Returns a view of a folder below, if only root can have put there what is in it.
+    pub(super) fn of_root(&self, path: &str) -> Option<Self> {
+        let root = self.reach(path, OFlags::PATH | OFlags::DIRECTORY)?;
+        let stat = fstat(&root).ok()?;
+        let others = Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH);
+        (stat.st_uid == 0 && !others).then(|| Self { root, denied: Cell::new(0) })
     }
 
     /// Opens a regular file.

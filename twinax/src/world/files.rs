@@ -1,4 +1,4 @@
-//! Hosts files, resolver files and the forwarder's ports.
+//! Hosts files and resolver files.
 //!
 //! A file that a container has mounted is changed in place: replacing it by renaming would leave
 //! the container with the old one.
@@ -21,7 +21,6 @@ use twinax_core::{
 use super::{LinuxError, init_of};
 use crate::{
     container::{Task, mounts},
-    forwarder::{self, Asked},
     store::Store,
 };
 
@@ -106,32 +105,6 @@ pub(super) fn apply_lines(store: &Store, ops: &[Op]) -> Result<(), LinuxError> {
     for (view, changes) in views {
         let changes = changes.into_iter().map(|(add, line)| (add, line.to_string()));
         change_lines(&view_path(store, view), &changes.collect::<Vec<_>>())?;
-    }
-    Ok(())
-}
-
-/// Has the forwarder follow. What it is to let go of is done when the answer, left in `asked`, is
-/// heard; what it was to let go of before is so before it is told of more.
-pub(super) fn apply_forwards(
-    store: &Store,
-    ops: &[Op],
-    asked: &mut Option<Asked>,
-) -> Result<(), LinuxError> {
-    let (mut added, mut gone) = (Vec::new(), Vec::new());
-    for op in ops {
-        match op {
-            Op::AddForward { forward } => added.push(forward),
-            Op::DelForward { forward } => gone.push(forward),
-            other => unreachable!("{other} is not about a forward"),
-        }
-    }
-    if !gone.is_empty() {
-        let earlier = asked.replace(forwarder::remove(store.run_dir(), &gone)?);
-        earlier.map_or(Ok(()), Asked::answer)?;
-    }
-    if !added.is_empty() {
-        asked.take().map_or(Ok(()), Asked::answer)?;
-        forwarder::add(store.run_dir(), &added)?;
     }
     Ok(())
 }

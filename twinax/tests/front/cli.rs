@@ -1,7 +1,7 @@
 //! Command lines: what they mean, and what those that mean nothing are told.
 
 use expect_test::{ExpectFile, expect_file};
-use twinax::front::cli::{self, Command, Mode, Since};
+use twinax::front::cli::{self, Command, Mode, Output, Since};
 
 fn parse(line: &str) -> Result<Command, clap::Error> {
     cli::parse(std::iter::once("twinax").chain(line.split_whitespace()))
@@ -34,6 +34,37 @@ fn a_command_begins_with_the_first_word_that_is_no_option() {
     assert_eq!((exec.name.as_str(), exec.detach), ("web", false));
     assert_eq!(exec.command, ["ls", "-e", "--all"]);
     assert_eq!(exec.env, [("A".to_owned(), "b=c".to_owned())]);
+}
+
+#[test]
+fn exec_takes_whatever_a_container_is_called() {
+    for name in ["shop/cart-0", "4b46ab12", "10.1.0.2", "pid:7", "netns:/run/netns/x", "my app"] {
+        let words = ["twinax", "exec", name, "--", "ls"];
+        let Ok(Command::Exec(exec)) = cli::parse(words) else { panic!("{name}") };
+        assert_eq!((exec.name.as_str(), exec.command), (name, vec!["ls".to_owned()]));
+    }
+}
+
+#[test]
+fn a_capture_has_its_filter_at_the_end() {
+    let line = "capture web -w - --both -c 5 --for 3 -s 96 tcp port 80 and not src 10.1.0.2";
+    let Command::Capture(asked) = parse(line).unwrap() else { panic!("{line}") };
+    assert_eq!((asked.handle.as_str(), asked.both, asked.keep), ("web", true, 96));
+    assert_eq!((asked.count, asked.seconds), (Some(5), Some(3)));
+    assert_eq!(asked.write.as_deref(), Some(std::path::Path::new("-")));
+    assert_eq!(asked.words, "tcp port 80 and not src 10.1.0.2");
+    assert_eq!(asked.filter, twinax_core::filter::parse(&asked.words).unwrap());
+    let Command::Capture(plain) = parse("capture veth1@if2").unwrap() else { panic!() };
+    assert_eq!((plain.write, plain.filter, plain.count, plain.seconds), (None, None, None, None));
+}
+
+#[test]
+fn a_snapshot_is_compared_with_now_or_another() {
+    let diff =
+        |new: Option<&str>, json| Command::Diff { old: "a".into(), new: new.map(Into::into), json };
+    assert_eq!(parse("diff a").unwrap(), diff(None, false));
+    assert_eq!(parse("diff a - --json").unwrap(), diff(Some("-"), true));
+    assert_eq!(parse("snapshot -").unwrap(), Command::Snapshot { file: "-".into() });
 }
 
 #[test]
@@ -168,6 +199,13 @@ fn a_line_that_means_nothing_is_told_why() {
         ("logs --since 18446744073709551615d web", "further back than time goes"),
         ("logs --tail few web", "a number of lines, or all"),
         ("up", "<FILE>"),
+        ("snapshot", "<FILE>"),
+        ("diff", "<OLD>"),
+        ("exec pid:x -- ls", "pid: is followed by the number of a process"),
+        ("capture", "<HANDLE>"),
+        ("capture web tcp udp", "the filter: before \"udp\", \"and\" or \"or\" is missing"),
+        ("capture web -c 0", "'0' for '--count <COUNT>'"),
+        ("capture web -s 5", "'5' for '--snap-length <BYTES>'"),
         ("completions tcsh", "possible values: bash"),
     ];
     for (line, why) in cases {
@@ -187,6 +225,8 @@ fn help_says_what_there_is_and_what_the_exit_codes_mean() {
     check("network connect --help", expect_file!["golden/network-connect.txt"]);
     check("logs --help", expect_file!["golden/logs.txt"]);
     check("up --help", expect_file!["golden/up.txt"]);
+    check("capture --help", expect_file!["golden/capture.txt"]);
+    check("diff --help", expect_file!["golden/diff.txt"]);
 }
 
 #[test]
@@ -207,4 +247,23 @@ fn completions_and_manual_come_from_the_same_grammar() {
         create.contains("twinax\\-network\\-create") && create.contains("10.1.0.254"),
         "{create}"
     );
+}
+
+#[test]
+fn a_watch_prints_text_or_json_only() {
+    for (line, json) in [("map --watch", false), ("map -w --json -a", true), ("map -wo json", true)]
+    {
+        let Command::Map(map) = parse(line).unwrap() else { panic!("{line}") };
+        assert!(map.watch, "{line}");
+        assert_eq!(map.output == Output::Json, json, "{line}");
+    }
+    for form in ["svg", "html", "dot", "mermaid"] {
+        let error = parse(&format!("map --watch -o {form}")).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(&format!("no {form}")), "{error}");
+    }
+    let Command::Top(wanted) = parse("top --only web --only db --runtime docker").unwrap() else {
+        panic!("top")
+    };
+    assert_eq!((wanted.only.len(), wanted.runtime.is_some(), wanted.all), (2, true, false));
 }

@@ -1,7 +1,11 @@
 //! What people type and what they read: pure values in, texts out.
 
 mod cli;
+mod inspect;
 mod lab;
+mod doctor;
 mod map;
+mod packets;
+mod top;
 mod print;
 mod spelling;

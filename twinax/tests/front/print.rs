@@ -134,7 +134,7 @@ fn containers_are_listed_as_docker_lists_them() {
         &print::containers(&state, false, NOW, PLAIN),
         expect![[r#"
         NAME      ID            STATUS        NETWORKS                                   PORTS                                                       COMMAND
-        db        ba9876543210  Up 3 minutes  back=10.2.0.130                                                                                        keep $'\u{1b}[31m'
+        db        ba9876543210  Up 3 minutes  back=10.2.0.130                                                                                        keep $'\x1b[31m'
         pid:4711  bbbbbbbbbbbb  Attached      front=10.1.0.3
         web       0123456789ab  Up 3 minutes  front=10.1.0.2+fd00:1::2, back=10.2.0.129  *:8080->80/tcp, 127.0.0.1:5353->53/udp, [::1]:8081->81/tcp  httpd -f 'a b'
     "#]],
@@ -143,7 +143,7 @@ fn containers_are_listed_as_docker_lists_them() {
         &print::containers(&state, true, NOW, PLAIN),
         expect![[r#"
             NAME      ID            STATUS                      NETWORKS                                   PORTS                                                       COMMAND
-            db        ba9876543210  Up 3 minutes                back=10.2.0.130                                                                                        keep $'\u{1b}[31m'
+            db        ba9876543210  Up 3 minutes                back=10.2.0.130                                                                                        keep $'\x1b[31m'
             job       aaaaaaaaaaaa  Exited (137) 5 seconds ago                                                                                                         true
             pid:4711  bbbbbbbbbbbb  Attached                    front=10.1.0.3
             web       0123456789ab  Up 3 minutes                front=10.1.0.2+fd00:1::2, back=10.2.0.129  *:8080->80/tcp, 127.0.0.1:5353->53/udp, [::1]:8081->81/tcp  httpd -f 'a b'
@@ -166,7 +166,7 @@ fn a_narrow_terminal_loses_commands_first() {
         &print::containers(&shop(), false, NOW, style(140)),
         expect![[r#"
         [1mNAME      ID            STATUS        NETWORKS                                   PORTS                                          COMMAND[0m
-        db        ba9876543210  Up 3 minutes  back=10.2.0.130                                                                           keep $'\u{1…
+        db        ba9876543210  Up 3 minutes  back=10.2.0.130                                                                           keep $'\x1b…
         pid:4711  bbbbbbbbbbbb  Attached      front=10.1.0.3
         web       0123456789ab  Up 3 minutes  front=10.1.0.2+fd00:1::2, back=10.2.0.129  *:8080->80/tcp, 127.0.0.1:5353->53/udp, [::1…  httpd -f 'a…
     "#]],
@@ -175,7 +175,7 @@ fn a_narrow_terminal_loses_commands_first() {
         &print::containers(&shop(), false, NOW, style(80)),
         expect![[r#"
         [1mNAME      ID            STATUS        NETWORKS        PORTS         COMMAND[0m
-        db        ba9876543210  Up 3 minutes  back=10.2.0.1…                keep $'\u{1…
+        db        ba9876543210  Up 3 minutes  back=10.2.0.1…                keep $'\x1b…
         pid:4711  bbbbbbbbbbbb  Attached      front=10.1.0.3
         web       0123456789ab  Up 3 minutes  front=10.1.0.…  *:8080->80/…  httpd -f 'a…
     "#]],
@@ -204,7 +204,7 @@ fn networks_are_listed_and_inspected() {
         Way out     nat
         Among them  may talk
         MTU         1500
-        Label       team=$'shop\u{1b}[2J'
+        Label       team=$'shop\x1b[2J'
 
         CONTAINER  INTERFACE  HOST END  MAC                ADDRESSES            ALIASES
         pid:4711   eth0       txv4      02:74:0a:01:00:03  10.1.0.3

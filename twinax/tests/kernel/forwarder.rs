@@ -23,7 +23,7 @@ use rustix::{
     process::{Pid, Signal},
 };
 use twinax::{
-    forwarder::{self, ForwarderError},
+    forwarder::{self, ForwarderError, Line},
     store::Store,
     world::Linux,
 };
@@ -52,6 +52,7 @@ tests![
     a_port_left_by_a_killed_command_is_led_elsewhere,
     after_a_killed_command_the_list_is_served,
     a_removed_port_is_free_at_once,
+    its_directory_may_have_a_long_name,
     a_plan_may_lead_a_port_elsewhere,
     malformed_messages_leak_nothing,
     killed_it_starts_again,
@@ -87,11 +88,13 @@ fn parsed(lines: &[impl AsRef<str>]) -> Vec<Forward> {
 }
 
 fn add(lines: &[impl AsRef<str>]) -> Result<(), ForwarderError> {
-    forwarder::add(dir(), &parsed(lines).iter().collect::<Vec<_>>())
+    forwarder::add(dir(), &mut Line::default(), &parsed(lines).iter().collect::<Vec<_>>())
 }
 
 fn remove(lines: &[impl AsRef<str>]) {
-    let asked = forwarder::remove(dir(), &parsed(lines).iter().collect::<Vec<_>>()).unwrap();
+    let asked =
+        forwarder::remove(dir(), &mut Line::default(), &parsed(lines).iter().collect::<Vec<_>>())
+            .unwrap();
     asked.answer().unwrap();
 }
 
@@ -432,6 +435,21 @@ fn after_a_killed_command_the_list_is_served(_: &mut Sandbox) -> Outcome {
     linux.pending().unwrap();
     TcpStream::connect("127.0.0.1:8081").unwrap();
     drop(TcpListener::bind("127.0.0.1:8080").unwrap());
+    Outcome::Passed
+}
+
+/// A socket's own path takes 107 bytes.
+fn its_directory_may_have_a_long_name(_: &mut Sandbox) -> Outcome {
+    for length in [90, 91, 92, 93, 150] {
+        let dir = std::path::PathBuf::from(format!("/run/{}", "d".repeat(length - 5)));
+        fs::create_dir(&dir).unwrap();
+        forwarder::start(&dir).unwrap();
+        let forwards = parsed(&["tcp 127.0.0.1:8080 10.1.0.2:80"]);
+        let forwards: Vec<_> = forwards.iter().collect();
+        forwarder::add(&dir, &mut Line::default(), &forwards).unwrap();
+        TcpStream::connect("127.0.0.1:8080").unwrap();
+        forwarder::stop(&dir).unwrap();
+    }
     Outcome::Passed
 }
 

@@ -23,6 +23,7 @@ mod addresses;
 mod lifecycle;
 mod foreign;
 mod crash;
+mod resident;
 mod first_packet;
 mod route;
 mod conntrack;
@@ -32,6 +33,13 @@ mod holder;
 mod spaces;
 mod unanswered;
 mod wires;
+mod doctor;
+mod anybody;
+mod capture;
+mod snapshot;
+mod looking;
+mod interior;
+mod live;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -42,6 +50,7 @@ use harness::Test;
 const ALL: &[&[Test]] = &[
     matrix::TESTS,
     crash::TESTS,
+    resident::TESTS,
     lifecycle::TESTS,
     first_packet::TESTS,
     published::TESTS,
@@ -61,6 +70,13 @@ const ALL: &[&[Test]] = &[
     spaces::TESTS,
     unanswered::TESTS,
     wires::TESTS,
+    doctor::TESTS,
+    anybody::TESTS,
+    capture::TESTS,
+    snapshot::TESTS,
+    looking::TESTS,
+    interior::TESTS,
+    live::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -251,6 +251,7 @@ fn holders(found: &Found, inode: Inode) -> BTreeSet<String> {
         Holder::Tun { pid, .. } => format!("tun of {pid}"),
         Holder::Mount { path, seen_by } => format!("mount {path:?} seen by {seen_by}"),
         Holder::Unseen => "unseen".to_owned(),
+        Holder::Outside => "outside".to_owned(),
     });
     words.collect()
 }
@@ -301,7 +302,7 @@ fn a_namespace_in_flight_is_found_or_said_to_be_missed(_: &mut Sandbox) -> Outco
     let message = Plant::new(&["message"]);
     let found = found();
     match found.spaces.contains_key(&message.inode) {
-        true => check(&found, message.inode, &["unseen".to_owned()]),
+        true => check(&found, message.inode, &["outside".to_owned()]),
         false => {
             let said = "namespaces held only by descriptors in flight cannot be seen: needs \
                         CAP_BPF and CAP_PERFMON";

@@ -225,6 +225,25 @@ pub fn add_route(name: &str, dst: IpAddr, prefix: u8, via: Option<IpAddr>) -> io
     request(RTM_NEWROUTE, NLM_F_CREATE_EXCL, &body)
 }
 
+/// Adds a default route with a metric, beside those that are there.
+pub fn add_default(name: &str, via: IpAddr, metric: u32) -> io::Result<()> {
+    const RTA_PRIORITY: u16 = 6;
+    let mut body = vec![family(via), 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
+    attribute(&mut body, RTA_GATEWAY, &octets(via));
+    attribute(&mut body, RTA_OIF, &index(name)?.to_ne_bytes());
+    attribute(&mut body, RTA_PRIORITY, &metric.to_ne_bytes());
+    request(RTM_NEWROUTE, NLM_F_CREATE_EXCL, &body)
+}
+
+/// Removes the default route by a gateway.
+pub fn del_default(name: &str, via: IpAddr) -> io::Result<()> {
+    const RTM_DELROUTE: u16 = 25;
+    let mut body = vec![family(via), 0, 0, 0, 254, 0, 0, 0, 0, 0, 0, 0];
+    attribute(&mut body, RTA_GATEWAY, &octets(via));
+    attribute(&mut body, RTA_OIF, &index(name)?.to_ne_bytes());
+    request(RTM_DELROUTE, 0, &body)
+}
+
 /// The index of a link of the calling thread's namespace.
 pub fn index(name: &str) -> io::Result<u32> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
@@ -251,7 +270,7 @@ fn length_of(message: &[u8]) -> usize {
     u32::from_ne_bytes([message[0], message[1], message[2], message[3]]) as usize
 }
 
-fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+pub fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     exchange(kind, flags, body).map(drop)
 }
 
@@ -292,7 +311,7 @@ fn link_header(index: u32, flags: u32) -> Vec<u8> {
     body
 }
 
-fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.extend(((4 + value.len()) as u16).to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);

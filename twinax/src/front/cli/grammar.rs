@@ -14,6 +14,7 @@ use clap::{
 };
 use ipnet::IpNet;
 use twinax_core::{
+    doctor::CHECKS,
     name::{ContainerName, HostName, IfName, Mac, NetworkName},
     sight::Runtime,
     state::{Driver, GatewayMode, PublishSpec},
@@ -27,16 +28,19 @@ use super::{
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  refused, and nothing was changed; or `check` found differences
+  1  refused, and nothing was changed; or `check` or `diff` found differences
   2  the command line or the lab file cannot be read
   3  the kernel or the store failed, and the former state was restored
+  4  `doctor` found warnings
+  5  `doctor` found problems
 
 `run`, `exec` and `up` also end with Docker's codes: 127 there is no such program, 126 it cannot \
 be run, 125 the container could not be started. A failed `up` or `down` keeps the steps done \
 before: each step is done whole or not at all.
 
 A container is named by its name, by a process in it (pid:1234) or by the file of its network \
-namespace (netns:/run/netns/x): connect, disconnect, exec and publish take all three.";
+namespace (netns:/run/netns/x): connect, disconnect, exec and publish take all three. exec, peer and capture also take what \
+`twinax map` shows of anybody's containers.";
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -57,13 +61,68 @@ Examples:
 A port's PROTOCOL is tcp, unless udp or sctp is given; a host port that is left out is chosen. \
 Not detached, the exit code is the command's own, 128+n where signal n ended it.";
 
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  twinax inspect web                 a container, by name or beginning of its id
+  twinax inspect docker0 --rules     a bridge, with every row
+  twinax inspect pid:4711 --json     the network namespace of a process";
+
+const CAPTURE_EXAMPLES: &str = "\
+Examples:
+  twinax capture web
+  twinax capture web -w web.pcapng tcp port 80
+  twinax capture web -w - | wireshark -k -i -
+  twinax capture veth926be0c --both --for 10 host 172.17.0.2 and not arp
+  twinax capture docker0 -c 100 'udp and (dst port 53 or src port 53)'
+
+Ctrl-C ends it; how many packets there were, and how many the kernel had no room for, is told on \
+standard error. docs/show.md has the filter's grammar.";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  twinax snapshot before.json
+  docker compose up -d
+  twinax diff before.json                  what that did
+  twinax snapshot - | ssh elsewhere 'cat > host.json'
+
+Counters are left out. The exit code is 0 where nothing changed, 1 where something did, 2 where a \
+file cannot be read.";
+
+const EXEC_EXAMPLES: &str = "\
+Examples:
+  twinax exec web -- sh
+  twinax exec 4b46ab12 -- ip address       a container of Docker's, by its id
+  twinax exec shop/cart-0 -- ss -lnt       a pod
+  twinax exec pid:1234 -- ping 10.1.0.2
+
+A container that Twinax runs is entered whole. Of any other only the network is: files, \
+/etc/resolv.conf among them, and processes stay the host's. Not detached, the exit code is the \
+command's own, 128+n where signal n ended it.";
+
 const PEER_EXAMPLES: &str = "\
 Examples:
   twinax peer veth926be0c
   twinax peer web
   twinax peer 172.17.0.2
   twinax peer 02:42:ac:11:00:02
+  twinax peer eth0@web
   twinax peer 2@web";
+
+const DOCTOR_HELP: &str = "\
+Exit codes:
+  0  nothing was found, or notes only
+  1  nothing is called HANDLE
+  4  warnings were found
+  5  problems were found
+
+Examples:
+  twinax doctor
+  twinax doctor web
+  twinax doctor --only forward-dropped --only mtu-step
+  twinax doctor --list
+
+Each check is explained in docs/doctor.md. Nothing is changed: the commands that are printed are \
+for you to run.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -90,7 +149,8 @@ pub(super) enum Verb {
     /// Run a command in a new container
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<Late<RunArgs>>),
-    /// Run another command in a container
+    /// Run another command in a container, of any runtime
+    #[command(after_help = EXEC_EXAMPLES)]
     Exec(Late<ExecArgs>),
     /// List containers
     Ps {
@@ -184,12 +244,49 @@ pub(super) enum Verb {
     },
     /// Show every container network on the host, whoever made it
     Map(Late<MapArgs>),
+    /// Show the map in the terminal as it changes, with traffic; ? tells the keys
+    Top(Late<TopArgs>),
     /// Show both ends of a cable, and whose it is
     #[command(after_help = PEER_EXAMPLES)]
     Peer {
-        /// What you have in hand: an interface, container, pod, address, MAC, process, INDEX@NAMESPACE
+        /// What you have in hand: an interface, container, pod, address, MAC, process, INTERFACE@CONTAINER
         #[arg(value_name = "HANDLE")]
         handle: String,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show everything known of a namespace, container, link or network
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect {
+        /// What you have in hand: as of peer, or a network, pid:N, netns:PATH, net:[N], host
+        #[arg(value_name = "HANDLE")]
+        handle: String,
+        /// Every rule of the firewall, and every row of long lists
+        #[arg(short = 'v', long, visible_alias = "verbose")]
+        rules: bool,
+        /// Print JSON (shape: docs/json.md)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find what breaks container networks on the host, and say why and what to do
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Late<DoctorArgs>),
+    /// Capture the packets of an interface, a container, a cable or a bridge
+    #[command(after_help = CAPTURE_EXAMPLES)]
+    Capture(Late<CaptureArgs>),
+    /// Write down what `map` shows of the whole host, to compare it later
+    Snapshot {
+        /// Where to; standard output (-)
+        file: PathBuf,
+    },
+    /// Tell what changed since a snapshot, or between two; exits with 1 where something did
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff {
+        /// The snapshot to compare with; standard input (-)
+        old: PathBuf,
+        /// The later snapshot; without it, what is now
+        new: Option<PathBuf>,
         /// Print JSON (shape: docs/json.md)
         #[arg(long)]
         json: bool,
@@ -243,6 +340,29 @@ impl<T: Args> FromArgMatches for Late<T> {
 
 #[derive(Args)]
 pub(super) struct MapArgs {
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+    /// Print JSON (shape: docs/json.md)
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+    /// Go on and show what changes, with traffic: on a terminal the map itself, elsewhere a line for
+    /// each change
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Args)]
+pub(super) struct TopArgs {
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+}
+
+/// What is to be in a map.
+#[derive(Args)]
+pub(super) struct WantedArgs {
     /// Also namespaces with nothing in them, made by nobody that is known
     #[arg(short, long)]
     pub all: bool,
@@ -255,12 +375,6 @@ pub(super) struct MapArgs {
     /// Only containers of this runtime
     #[arg(long, value_parser = runtimes())]
     pub runtime: Option<Runtime>,
-    /// What to print
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
-    pub output: Output,
-    /// Print JSON (shape: docs/json.md)
-    #[arg(long, conflicts_with = "output")]
-    pub json: bool,
 }
 
 fn runtimes() -> impl TypedValueParser<Value = Runtime> {
@@ -270,6 +384,60 @@ fn runtimes() -> impl TypedValueParser<Value = Runtime> {
         runtime.expect("it is one of the possible values")
     })
 }
+
+#[derive(Args)]
+pub(super) struct DoctorArgs {
+    /// Only what concerns these: containers, pods, networks, interfaces, addresses, processes
+    #[arg(value_name = "HANDLE", conflicts_with = "list")]
+    pub of: Vec<String>,
+    /// Make this check only; may be repeated
+    #[arg(long, value_name = "CHECK", value_parser = checks(), hide_possible_values = true)]
+    #[arg(conflicts_with = "list")]
+    pub only: Vec<String>,
+    /// Do not make this check; may be repeated
+    #[arg(long, value_name = "CHECK", value_parser = checks(), hide_possible_values = true)]
+    #[arg(conflicts_with = "list")]
+    pub skip: Vec<String>,
+    /// List the checks there are, and make none
+    #[arg(long)]
+    pub list: bool,
+    /// Print JSON (shape: docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn checks() -> PossibleValuesParser {
+    PossibleValuesParser::new(CHECKS.iter().map(|check| check.id))
+}
+
+#[derive(Args)]
+pub(super) struct CaptureArgs {
+    /// Write pcapng to this file, or to standard output (-), instead of a line a packet
+    #[arg(short, long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Capture at the other end of each cable too
+    #[arg(long)]
+    pub both: bool,
+    /// End after so many packets
+    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+    /// Keep only so many bytes of each packet
+    #[arg(short, long, value_name = "BYTES", default_value_t = SNAP_MOST)]
+    #[arg(value_parser = clap::value_parser!(u32).range(14..=i64::from(SNAP_MOST)))]
+    pub snap_length: u32,
+    /// Whose packets: whatever `peer` takes, CONTAINER/INTERFACE, or a bridge, for all its members
+    #[arg(value_name = "HANDLE")]
+    pub handle: String,
+    /// Which packets: host, net, port, src, dst, tcp, udp, icmp, icmp6, arp, ip, ip6, and, or, not, ( )
+    #[arg(value_name = "FILTER")]
+    pub filter: Vec<String>,
+}
+
+/// Bytes of the longest packet that is kept whole.
+const SNAP_MOST: u32 = 131_000;
 
 #[derive(Args)]
 pub(super) struct NetworkArgs {
@@ -490,10 +658,6 @@ pub(super) struct RunArgs {
 }
 
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  twinax exec web -- ip address\n  twinax exec pid:1234 -- ss -lt\n\n\
-    Not detached, the exit code is the command's own, 128+n where signal n ended it."
-)]
 pub(super) struct ExecArgs {
     /// Do not wait for the command
     #[arg(short, long)]
@@ -504,9 +668,10 @@ pub(super) struct ExecArgs {
     /// The directory to start in
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// The container
-    #[arg(value_name = "CONTAINER")]
-    pub name: ContainerName,
+    /// The container: by its name, or of any runtime by what `map` shows of it (name, id, pod,
+    /// address, pid:N, netns:PATH), where only the network is the container's
+    #[arg(value_name = "CONTAINER", value_parser = spelling::any_container)]
+    pub name: String,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,

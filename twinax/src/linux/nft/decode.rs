@@ -71,7 +71,7 @@ fn datum(kind: KeyType, bytes: &[u8]) -> Option<Datum> {
 }
 
 /// Returns a part of user data: kind and length are a byte each.
-pub(super) fn udata(mut bytes: &[u8], wanted: u8) -> Option<&[u8]> {
+pub(in super::super) fn udata(mut bytes: &[u8], wanted: u8) -> Option<&[u8]> {
     loop {
         let [kind, len] = *bytes.first_chunk()?;
         let end = 2 + usize::from(len);

@@ -25,7 +25,7 @@ pub(super) const EXCL: u16 = libc::NLM_F_EXCL as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
 
 /// Kinds of parts of user data, which the kernel keeps and does not read. Those that nft shows:
-pub(super) const UDATA_COMMENT: u8 = 0;
+pub(in super::super) const UDATA_COMMENT: u8 = 0;
 const UDATA_KEY_BYTE_ORDER: u8 = 0;
 const UDATA_DATA_BYTE_ORDER: u8 = 1;
 /// Ours, which nft passes over: the digest of the rule's text.

@@ -21,6 +21,7 @@ pub(super) const TUNGETDEVNETNS: libc::Ioctl = 0x54e3;
 /// linux/nsfs.h.
 const NS_GET_ID: libc::Ioctl = 0x8008_b70d;
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+const NS_GET_MNTNS_ID: libc::Ioctl = 0x8008_b705;
 const NS_MNT_GET_NEXT: libc::Ioctl = 0x8010_b70b;
 const NS_MNT_GET_PREV: libc::Ioctl = 0x8010_b70c;
 
@@ -61,6 +62,17 @@ pub(super) fn namespace_id(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
     }
 }
 
+/// What the kernel calls a mount namespace where it lists mounts, from Linux 6.10. `fd` must be known
+/// to be a namespace.
+pub(super) fn mounts_id(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut id: u64 = 0;
+    // SAFETY: the kernel writes eight bytes into `id`.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_MNTNS_ID, &raw mut id) } {
+        0 => Ok(id),
+        _ => Err(last_errno()),
+    }
+}
+
 /// The mount namespace after or before that of `fd` in the kernel's list, of those the caller may
 /// see, and its number (from Linux 6.12); `ENOENT` at the end.
 pub(super) fn neighbour(fd: BorrowedFd<'_>, forward: bool) -> Result<(OwnedFd, u64), Errno> {
@@ -88,11 +100,18 @@ pub(super) fn list_mounts(namespace: u64, after: u64, into: &mut [u64]) -> Resul
     usize::try_from(got).map_err(|_| last_errno())
 }
 
-/// Fills `into` with the `struct statmount` of a mount: its file system, root and place.
-pub(super) fn mount_facts(namespace: u64, mount: u64, into: &mut [u8]) -> Result<(), Errno> {
-    /// `STATMOUNT_SB_BASIC`, `_MNT_ROOT`, `_MNT_POINT`.
-    const WANTED: u64 = 0x1 | 0x8 | 0x10;
-    let request = request_of([u64::from(REQUEST_SIZE), mount, WANTED, namespace]);
+/// `STATMOUNT_SB_BASIC`: of the file system.
+pub(super) const OF_SYSTEM: u64 = 0x1;
+/// `STATMOUNT_MNT_ROOT` and `_MNT_POINT` as well.
+pub(super) const OF_PLACE: u64 = OF_SYSTEM | 0x8 | 0x10;
+
+/// Fills `into` with the `struct statmount` of a mount, as far as is `wanted`.
+pub(super) fn mount_facts(
+    (namespace, mount): (u64, u64),
+    wanted: u64,
+    into: &mut [u8],
+) -> Result<(), Errno> {
+    let request = request_of([u64::from(REQUEST_SIZE), mount, wanted, namespace]);
     // SAFETY: the kernel reads 32 bytes of `request` and writes at most `into.len()` into `into`.
     let got =
         unsafe { libc::syscall(SYS_STATMOUNT, request.as_ptr(), into.as_mut_ptr(), into.len(), 0) };

@@ -70,15 +70,22 @@ impl<'a> Types<'a> {
     /// The offset of a member, also of a structure without a name inside.
     fn member(&self, at: usize, wanted: &str, depth: u32) -> Option<u32> {
         let info = word(self.types, at + 4)?;
-        let members = (0..(info & 0xffff) as usize).map(|n| at + 12 + 12 * n);
-        for member in members {
-            let (name, kind) = (word(self.types, member)?, word(self.types, member + 4)?);
+        let members = || (0..(info & 0xffff) as usize).map(|n| at + 12 + 12 * n);
+        let offset = |member: usize| {
             let bits = word(self.types, member + 8)?;
             // With the flag, the upper eight bits are the size of a bit field.
-            let bits = if info >> 31 == 1 { bits & 0xff_ffff } else { bits };
+            Some(if info >> 31 == 1 { bits & 0xff_ffff } else { bits })
+        };
+        for member in members() {
+            let name = word(self.types, member)?;
             if name != 0 && self.is_named(name, wanted) {
-                return Some(bits / 8);
+                return Some(offset(member)? / 8);
             }
+        }
+        // Only then: to find a type by its number takes a walk.
+        for member in members() {
+            let (name, kind) = (word(self.types, member)?, word(self.types, member + 4)?);
+            let bits = offset(member)?;
             if name == 0 && depth > 0 {
                 let inner = self.place(kind).and_then(|at| self.member(at, wanted, depth - 1));
                 if let Some(inner) = inner {

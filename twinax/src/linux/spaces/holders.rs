@@ -1,6 +1,9 @@
 //! Threads and descriptors: what processes have of other namespaces than their own.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Write as _,
+};
 
 use rustix::{fd::OwnedFd, io::Errno};
 use twinax_core::sight::{Holder, Inode, Process};
@@ -49,6 +52,21 @@ impl Held {
         self.tuns.extend(other.tuns);
         self.refused += other.refused;
         self.passed_over += other.passed_over;
+    }
+
+    /// Who has which socket open.
+    pub(super) fn open(&self, processes: &[Process]) -> HashMap<u32, Vec<(u32, String)>> {
+        let mut open: HashMap<_, Vec<_>> = HashMap::with_capacity(self.sockets.len());
+        for socket in &self.sockets {
+            // As all who tell of sockets have it.
+            let Ok(inode) = u32::try_from(socket.inode) else { continue };
+            let Process { pid, ref comm, .. } = processes[socket.process];
+            let list = open.entry(inode).or_default();
+            if list.last().is_none_or(|(last, _)| *last != pid) {
+                list.push((pid, comm.clone()));
+            }
+        }
+        open
     }
 
     /// What was not looked at, a line each.

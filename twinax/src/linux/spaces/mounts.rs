@@ -17,7 +17,7 @@ use rustix::{
 use twinax_core::sight::{Inode, Process};
 
 use super::{
-    ask, is_it, many,
+    ask, is_it, kernel, many,
     processes::{count, inode_in, link, text},
     refused, reopened,
 };
@@ -80,7 +80,10 @@ pub(super) fn mounts(proc: &OwnedFd, processes: &[Process]) -> Mounts {
     if let Some(pids) = own.and_then(|own| groups.get_mut(&own)) {
         pids.insert(0, std::process::id());
     }
-    let groups: Vec<(Inode, Vec<u32>)> = groups.into_iter().collect();
+    let lived_in: BTreeSet<Inode> = groups.keys().copied().collect();
+    let with_some = kernel::with_mounts();
+    let worth = |inode: &Inode| with_some.as_ref().is_none_or(|some| some.contains(inode));
+    let groups: Vec<_> = groups.into_iter().filter(|(inode, _)| worth(inode)).collect();
     let mut all = Mounts::default();
     let mut unread = 0;
     for (mounts, refused) in many(&groups, |groups| read_groups(proc, groups, own)) {
@@ -91,9 +94,18 @@ pub(super) fn mounts(proc: &OwnedFd, processes: &[Process]) -> Mounts {
         let what = format!("mounts of {}", count(unread, "mount namespace", "mount namespaces"));
         all.unseen.push(refused(&what, CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"));
     }
-    let lived_in = groups.iter().map(|(inode, _)| *inode).collect();
-    deserted(&lived_in, &mut all);
+    if with_some.is_none_or(|some| !some.is_subset(&lived_in)) {
+        deserted(&lived_in, &mut all);
+    }
     all
+}
+
+/// Reads the mount namespace where we are.
+pub(super) fn ours(proc: &OwnedFd) -> Mounts {
+    let own = rustix::fs::stat("/proc/thread-self/ns/mnt").map(|stat| stat.st_ino).ok();
+    let groups = own.map(|own| (own, vec![std::process::id()]));
+    let (mounts, _) = read_groups(proc, groups.as_slice(), own);
+    Mounts { mounts, ..Mounts::default() }
 }
 
 /// Reads each mount namespace by one of its processes; counts those it may not read.
@@ -104,6 +116,10 @@ fn read_groups(
 ) -> (Vec<Mount>, usize) {
     let (mut mounts, mut refused, mut buffer) = (Vec::new(), 0, Vec::new());
     for (inode, pids) in groups {
+        // Most have none, and to be told so is a fraction of the work.
+        if pids.first().is_some_and(|pid| has_none(proc, *pid, *inode)) {
+            continue;
+        }
         let mut order: Vec<u32> = pids.iter().copied().take(TRIED).collect();
         // Whoever has another root sees only what is below it.
         let mut root = [0; 2];
@@ -119,6 +135,47 @@ fn read_groups(
         }
     }
     (mounts, refused)
+}
+
+/// Whether no namespace is mounted in a mount namespace, for certain: the kernel lists its mounts
+/// by number and tells the file system of each, from Linux 6.10.
+fn has_none(proc: &OwnedFd, pid: u32, inode: Inode) -> bool {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let Ok(fd) = rustix::fs::openat(proc, format!("{pid}/ns/mnt"), flags, Mode::empty()) else {
+        return false;
+    };
+    // It may have gone elsewhere since.
+    let Some(id) = is_it(&fd, inode).then(|| ask::mounts_id(fd.as_fd()).ok()).flatten() else {
+        return false;
+    };
+    let (mut ids, mut after) = ([0; 512], 0);
+    let mut facts = [0; 512];
+    loop {
+        let number = match ask::list_mounts(id, after, &mut ids) {
+            Ok(0) => return true,
+            Ok(number) => number,
+            Err(_) => return false,
+        };
+        for &mount in &ids[..number] {
+            match ask::mount_facts((id, mount), ask::OF_SYSTEM, &mut facts) {
+                Ok(()) if magic(&facts).is_some_and(|magic| magic != NSFS_MAGIC) => {}
+                // It has been unmounted.
+                Err(Errno::NOENT) => {}
+                _ => return false,
+            }
+            after = mount;
+        }
+        if number < ids.len() {
+            return true;
+        }
+    }
+}
+
+/// Of which kind the file system is, in a `struct statmount` (linux/mount.h), if it says so.
+fn magic(facts: &[u8]) -> Option<u64> {
+    let number = |at: usize| Some(u64::from_ne_bytes(facts.get(at..at + 8)?.try_into().ok()?));
+    let said = number(8)? & ask::OF_SYSTEM != 0;
+    number(24).filter(|_| said)
 }
 
 /// A line of mountinfo (proc(5)).
@@ -227,7 +284,7 @@ fn mounts_of(namespace: u64) -> Vec<Mount> {
     let mut found = Vec::new();
     while let Ok(number @ 1..) = ask::list_mounts(namespace, after, &mut ids) {
         for &id in &ids[..number] {
-            if ask::mount_facts(namespace, id, &mut facts).is_ok() {
+            if ask::mount_facts((namespace, id), ask::OF_PLACE, &mut facts).is_ok() {
                 found.extend(mount_from(&facts));
             }
             after = id;
@@ -243,8 +300,7 @@ fn mount_from(facts: &[u8]) -> Option<Mount> {
         let rest = facts.get(512 + u32::from_ne_bytes(word(at)?) as usize..)?;
         rest.split(|&byte| byte == 0).next()
     };
-    let magic = u64::from_ne_bytes(facts.get(24..32)?.try_into().ok()?);
-    if magic != NSFS_MAGIC {
+    if magic(facts)? != NSFS_MAGIC {
         return None;
     }
     let (root, place) = (text(104)?, text(108)?);

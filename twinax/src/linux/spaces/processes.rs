@@ -125,14 +125,14 @@ fn read(proc: BorrowedFd<'_>, path: &str, into: &mut Vec<u8>, at_once: bool) -> 
 }
 
 #[derive(Default)]
-struct Pass {
-    processes: Vec<Process>,
+pub(super) struct Pass {
+    pub(super) processes: Vec<Process>,
     refused: usize,
     kernel_threads: usize,
 }
 
 impl Pass {
-    fn over(proc: &OwnedFd, pids: &[u32]) -> Self {
+    pub(super) fn over(proc: &OwnedFd, pids: &[u32]) -> Self {
         let mut pass = Self::default();
         let (mut path, mut buffer) = (String::new(), Vec::new());
         for &pid in pids {
@@ -162,7 +162,7 @@ impl Pass {
             return None;
         }
         let mut process = Process { pid, start: stat.start, comm: stat.comm, ..Process::default() };
-        process.threads = stat.threads;
+        (process.threads, process.parent) = (stat.threads, stat.parent);
         path.clear();
         write!(path, "{pid}/ns/net").ok()?;
         match linked(proc, path, "net") {
@@ -193,6 +193,7 @@ struct Stat {
     comm: String,
     ended: bool,
     kernel_thread: bool,
+    parent: u32,
     threads: u32,
     start: u64,
 }
@@ -209,17 +210,19 @@ impl Stat {
             std::str::from_utf8(fields.nth(skip)?).ok()?.trim_end().parse().ok()
         };
         let state = *stat.get(close + 2)?;
-        let flags = number(6)?;
+        let parent = u32::try_from(number(1)?).ok()?;
+        let flags = number(4)?;
         let threads = u32::try_from(number(10)?).ok()?;
         let start = number(1)?;
         let ended = matches!(state, b'Z' | b'X' | b'x');
-        Some(Self { comm, ended, kernel_thread: flags & PF_KTHREAD != 0, threads, start })
+        let kernel_thread = flags & PF_KTHREAD != 0;
+        Some(Self { comm, ended, kernel_thread, parent, threads, start })
     }
 }
 
 /// The longest path of `ID:CONTROLLERS:PATH` lines; at equal length that of the unified hierarchy,
 /// which comes last.
-fn longest_cgroup(lines: &[u8]) -> String {
+pub(super) fn longest_cgroup(lines: &[u8]) -> String {
     let path = |line: &[u8]| -> Option<String> {
         let path = line.splitn(3, |&byte| byte == b':').nth(2)?;
         Some(String::from_utf8_lossy(path).into_owned())
@@ -243,6 +246,7 @@ mod tests {
                 comm: comm.to_owned(),
                 ended: false,
                 kernel_thread: false,
+                parent: 1,
                 threads: 3,
                 start: 12345,
             };

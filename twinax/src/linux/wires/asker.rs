@@ -60,6 +60,33 @@ impl Asker {
         Ok(found)
     }
 
+    /// Returns what `read` makes of the one answer to a question; `None` where the kernel knows of no
+    /// such thing.
+    pub(super) fn one<T>(
+        &mut self,
+        kind: u16,
+        question: impl Fn(&mut Outgoing),
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Errno> {
+        self.seq += 1;
+        self.out.clear();
+        self.out.message(kind, 0, self.seq);
+        question(&mut self.out);
+        self.socket.send(self.out.bytes())?;
+        loop {
+            for message in messages(self.socket.wait()?) {
+                if message.seq != self.seq {
+                    continue;
+                }
+                return match message.refusal() {
+                    Some((Errno::NODEV, _)) => Ok(None),
+                    Some((errno, _)) => Err(errno),
+                    None => Ok(read(&message)),
+                };
+            }
+        }
+    }
+
     /// Hears a list to its end; returns whether it is of one moment.
     fn hear(&mut self, mut each: impl FnMut(&Message<'_>)) -> Result<bool, Errno> {
         let mut whole = true;
@@ -95,6 +122,21 @@ impl Asker {
             },
         )?;
         Ok(numbered)
+    }
+
+    /// Has the namespace of this socket give each namespace a number of the kernel's choice.
+    pub(super) fn number_any(&mut self, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        const ANY: i32 = -1;
+        self.about(
+            RTM_NEWNSID,
+            fds,
+            |out, _| {
+                out.attr(NETNSA_NSID, &ANY.to_ne_bytes());
+                out.ask_for_ack();
+            },
+            // One that could not be numbered is found to have none.
+            |_, _| {},
+        )
     }
 
     /// Returns what the namespace of this socket calls each of the namespaces, if anything. Asking

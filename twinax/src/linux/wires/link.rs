@@ -103,6 +103,37 @@ pub(super) fn list(asker: &mut Asker, target: Option<i32>) -> Result<Vec<RawLink
     )
 }
 
+/// A link, by what it is found.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Which<'a> {
+    Name(&'a str),
+    Index(u32),
+}
+
+/// Asks for one link of the namespace that the socket's own calls `target`.
+pub(super) fn one(
+    asker: &mut Asker,
+    target: i32,
+    which: &Which<'_>,
+) -> Result<Option<RawLink>, Errno> {
+    asker.one(
+        RTM_GETLINK,
+        |out| {
+            let mut header = [0; HEADER];
+            if let Which::Index(index) = which {
+                header[4..8].copy_from_slice(&index.to_ne_bytes());
+            }
+            out.body(&header);
+            out.attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+            out.attr(IFLA_TARGET_NETNSID, &target.to_ne_bytes());
+            if let Which::Name(name) = which {
+                out.text(IFLA_IFNAME, name);
+            }
+        },
+        parse,
+    )
+}
+
 fn parse(message: &Message<'_>) -> Option<RawLink> {
     let (header, rest) = message.body.split_at_checked(HEADER)?;
     if message.kind != RTM_NEWLINK {
@@ -199,7 +230,7 @@ pub(super) fn operstate(state: u8) -> &'static str {
 }
 
 /// `struct rtnl_link_stats64` begins with eight numbers.
-fn counters(data: &[u8]) -> Counters {
+pub(super) fn counters(data: &[u8]) -> Counters {
     let number = |n: usize| {
         let bytes = data.get(n * 8..).and_then(|bytes| bytes.first_chunk());
         bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))

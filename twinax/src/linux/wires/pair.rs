@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use twinax_core::{
     model::{Addr, FdbEntry, Link, LinkId, LinkKind, Neighbour, Netns, Port, Route},
     ruleset::Group,
-    sight::{Holder, LinkFacts, Listener, SeenNeighbour, Sight, Space},
+    sight::{LinkFacts, Listener, SeenNeighbour, Sight, Space},
 };
 
+use super::super::spaces::nobody_seen;
 use super::{
     Reads, Room, RoomRead, Survey,
     link::{self, Far, RawLink},
@@ -34,21 +35,21 @@ pub(super) fn see(survey: &Survey<'_>, reads: &mut Reads, sight: &mut Sight) {
         places.find_hidden(survey, reads, sight);
         places.fill_index(&reads.rooms);
     }
-    let (mut links, mut facts) = (Vec::new(), Vec::new());
-    for (place, room) in reads.rooms.iter().enumerate() {
-        sight.unseen.extend(room.unseen.iter().cloned());
-        for raw in &room.links {
-            let id = places.id(place, raw);
-            let (link, of_it) = places.describe(place, raw, &reads.rooms);
-            facts.push((id.clone(), of_it));
-            links.push((id, link));
-        }
-    }
-    sight.topology.links.append(&mut links.into_iter().collect());
-    sight.links.append(&mut facts.into_iter().collect());
-    for place in 0..reads.rooms.len() {
-        places.put_reach(place, &reads.rooms, sight);
-    }
+    places.put(&reads.rooms, sight);
+}
+
+/// Fills in the ends of one cable, each first in its room, or both in the same; returns whether each
+/// names the other.
+pub(super) fn see_one(rooms: &[Room<'_>], reads: &[RoomRead], sight: &mut Sight) -> bool {
+    let mut places = Places {
+        names: rooms.iter().map(|room| room.netns.clone()).collect(),
+        numbers: BTreeMap::new(),
+        index: HashMap::new(),
+    };
+    places.fill_index(reads);
+    places.put(reads, sight);
+    let near = reads.first().and_then(|read| read.links.first());
+    near.is_some_and(|near| places.peer(0, near, reads).is_some())
 }
 
 /// Fills in the listeners.
@@ -76,6 +77,25 @@ struct Places {
 }
 
 impl Places {
+    /// Fills in all that was read.
+    fn put(&self, rooms: &[RoomRead], sight: &mut Sight) {
+        let (mut links, mut facts) = (Vec::new(), Vec::new());
+        for (place, room) in rooms.iter().enumerate() {
+            sight.unseen.extend(room.unseen.iter().cloned());
+            for raw in &room.links {
+                let id = self.id(place, raw);
+                let (link, of_it) = self.describe(place, raw, rooms);
+                facts.push((id.clone(), of_it));
+                links.push((id, link));
+            }
+        }
+        sight.topology.links.append(&mut links.into_iter().collect());
+        sight.links.append(&mut facts.into_iter().collect());
+        for place in 0..rooms.len() {
+            self.put_reach(place, rooms, sight);
+        }
+    }
+
     /// Reads the namespaces that links lead to and that nobody gave us, and those that they lead
     /// to in turn.
     fn find_hidden(&mut self, survey: &Survey<'_>, reads: &mut Reads, sight: &mut Sight) {
@@ -94,7 +114,7 @@ impl Places {
                 let read = RoomRead { links, addrs, by_number: true, ..RoomRead::default() };
                 reads.rooms.push(read);
                 let netns = hidden(self.numbers.len());
-                let space = Space { holders: vec![Holder::Unseen], ..Space::default() };
+                let space = Space { holders: vec![nobody_seen()], ..Space::default() };
                 sight.spaces.insert(netns.clone(), space);
                 self.names.push(netns);
             }

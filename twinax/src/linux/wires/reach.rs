@@ -38,6 +38,7 @@ const NDA_LLADDR: u16 = 2;
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
 const NTF_MASTER: u8 = 0x4;
+const NTF_EXT_LEARNED: u8 = 0x10;
 
 /// A way out by a link.
 #[derive(Clone, Debug)]
@@ -155,7 +156,11 @@ pub(super) fn forwarding(asker: &mut Asker) -> Result<Vec<RawNeighbour>, Errno> 
         RTM_GETNEIGH,
         |out| out.body(&header),
         |message| {
-            let (found, flags) = neighbour(message)?;
+            let (mut found, flags) = neighbour(message)?;
+            if flags & NTF_EXT_LEARNED != 0 {
+                // Told by a program, to stay: only the bridge's own way of keeping it is another.
+                found.state |= NUD_NOARP;
+            }
             // Without a master they are a device's own list of what it takes in.
             (flags & NTF_MASTER != 0 || attributes(&message.body[12..]).any(|(kind, _)| kind == 9))
                 .then_some(RawNeighbour { addr: None, ..found })

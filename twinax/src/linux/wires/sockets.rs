@@ -19,7 +19,10 @@ use rustix::{
 use twinax_core::name::Proto;
 
 use super::asker::Asker;
-use crate::linux::netlink::{Message, Socket, attribute, number};
+use crate::linux::{
+    module,
+    netlink::{Message, Socket, attribute, number},
+};
 
 /// Who has a socket open, by the socket's inode: the pid and name of each process.
 pub type Holders = HashMap<u32, Vec<(u32, String)>>;
@@ -44,18 +47,7 @@ const DIAG_MESSAGE: usize = 72;
 
 /// Whether sock_diag answers for TCP and UDP without loading anything.
 pub(super) fn diag_is_there() -> bool {
-    // A kernel without modules loads none.
-    let Ok(loaded) = fs::read_to_string("/proc/modules") else {
-        return !fs::exists("/proc/modules").unwrap_or(true);
-    };
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let builtin = format!("/lib/modules/{}/modules.builtin", release.trim_end());
-    let builtin = fs::read_to_string(builtin).unwrap_or_default();
-    ["inet_diag", "tcp_diag", "udp_diag"].iter().all(|module| {
-        let file = format!("/{module}.ko");
-        loaded.lines().any(|line| line.split(' ').next() == Some(module))
-            || builtin.lines().any(|line| line.ends_with(&file))
-    })
+    module::are_there(&["inet_diag", "tcp_diag", "udp_diag"])
 }
 
 /// Lists what waits in the namespace of the calling thread.

@@ -1,0 +1,882 @@
+//! Each check finds what it is for and nothing else; a healthy host with three engines is clean.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where and stop")]
+
+#[path = "draw/sample.rs"]
+#[allow(dead_code, reason = "the drawings use more of it")]
+mod sample;
+
+use std::collections::BTreeSet;
+
+use sample::{Host, link, net, workload};
+use twinax_core::{
+    doctor::{Asked, CHECKS, Report, Severity, examine},
+    firewall::{
+        Action, Base, Chain, Engine, Family, Hook, LedPort, MapDoes, Match, Rule, Table, What,
+    },
+    interior::{Conntrack, Flow, Hop, Interior, PolicyRule, Resolver, SeenRoute},
+    model::{Link, LinkId, LinkKind, Netns, Route},
+    name::{Mac, Proto},
+    sight::{Holder, Listener, PublishedPort, Runtime, SeenNeighbour, Sight, Space},
+};
+
+fn con(pid: u32) -> Netns {
+    Netns::Container(format!("pid:{pid}").parse().unwrap())
+}
+
+fn host(name: &str) -> LinkId {
+    link(&Netns::Host, name)
+}
+
+fn is(what: What) -> Match {
+    Match { not: false, what }
+}
+
+fn not(what: What) -> Match {
+    Match { not: true, what }
+}
+
+fn rule(matches: Vec<Match>, action: Action) -> Rule {
+    Rule { matches, action, ..Rule::default() }
+}
+
+fn jump(to: &str) -> Rule {
+    rule(Vec::new(), Action::Jump(to.to_owned()))
+}
+
+fn from(name: &str) -> What {
+    What::InInterface(name.to_owned())
+}
+
+fn to(name: &str) -> What {
+    What::OutInterface(name.to_owned())
+}
+
+fn established() -> Match {
+    is(What::CtState(vec!["established".to_owned(), "related".to_owned()]))
+}
+
+fn base(kind: &str, hook: Hook, drops: bool) -> Option<Base> {
+    Some(Base { kind: kind.to_owned(), hook, priority: 0, drops })
+}
+
+fn chain(name: &str, base: Option<Base>, rules: Vec<Rule>) -> Chain {
+    Chain { name: name.to_owned(), base, rules }
+}
+
+fn table(family: Family, name: &str, chains: Vec<Chain>) -> Table {
+    let name = name.to_owned();
+    let (engine, owner, dormant, sets) = (Engine::Nft, None, false, Vec::new());
+    Table { engine, family, name, owner, dormant, chains, sets }
+}
+
+/// As Docker 20.10 leaves it, for these bridges and their subnets.
+fn docker_tables(bridges: &[(&str, &str)]) -> Vec<Table> {
+    let mut forward = vec![jump("DOCKER-USER"), jump("DOCKER-ISOLATION-STAGE-1")];
+    let mut stage1 = Vec::new();
+    let mut stage2 = Vec::new();
+    let mut post = Vec::new();
+    for (bridge, subnet) in bridges {
+        let docker = Action::Jump("DOCKER".to_owned());
+        forward.push(rule(vec![is(to(bridge)), established()], Action::Accept));
+        forward.push(rule(vec![is(to(bridge))], docker));
+        forward.push(rule(vec![is(from(bridge)), not(to(bridge))], Action::Accept));
+        forward.push(rule(vec![is(from(bridge)), is(to(bridge))], Action::Accept));
+        let second = Action::Jump("DOCKER-ISOLATION-STAGE-2".to_owned());
+        stage1.push(rule(vec![is(from(bridge)), not(to(bridge))], second));
+        stage2.push(rule(vec![is(to(bridge))], Action::Drop));
+        post.push(rule(vec![is(What::Source(net(subnet))), not(to(bridge))], Action::Masquerade));
+    }
+    stage1.push(rule(Vec::new(), Action::Return));
+    stage2.push(rule(Vec::new(), Action::Return));
+    let docker = vec![
+        rule(
+            vec![
+                is(What::Destination(net("172.17.0.2/32"))),
+                not(from("docker0")),
+                is(to("docker0")),
+                is(What::Protocol(6)),
+                is(What::DestinationPort(80, 80)),
+            ],
+            Action::Accept,
+        ),
+        rule(
+            vec![
+                is(What::Destination(net("172.18.0.5/32"))),
+                not(from("br1")),
+                is(What::Protocol(6)),
+            ],
+            Action::Accept,
+        ),
+    ];
+    let filter = vec![
+        chain("FORWARD", base("filter", Hook::Forward, true), forward),
+        chain("DOCKER", None, docker),
+        chain("DOCKER-USER", None, vec![rule(Vec::new(), Action::Return)]),
+        chain("DOCKER-ISOLATION-STAGE-1", None, stage1),
+        chain("DOCKER-ISOLATION-STAGE-2", None, stage2),
+    ];
+    let nat = vec![chain("POSTROUTING", base("nat", Hook::Postrouting, false), post)];
+    vec![table(Family::Ip, "filter", filter), table(Family::Ip, "nat", nat)]
+}
+
+/// As Twinax has it: all by sets and maps, of which nobody here knows what is in them.
+fn twinax_table() -> Table {
+    let by_map = |key: &str, map: &str| Action::ByMap {
+        key: key.to_owned(),
+        map: map.to_owned(),
+        does: MapDoes::Verdict,
+    };
+    let in_set = |set: &str| What::InSet { key: "iifgroup".to_owned(), set: set.to_owned() };
+    let forward = vec![
+        rule(vec![is(in_set("same"))], Action::Drop),
+        rule(vec![is(What::IpVersion(4))], by_map("iifgroup", "from4")),
+    ];
+    let post = vec![rule(vec![is(What::IpVersion(4)), is(in_set("nat4"))], Action::Masquerade)];
+    let chains = vec![
+        chain("forward", base("filter", Hook::Forward, false), forward),
+        chain("nat-postrouting", base("nat", Hook::Postrouting, false), post),
+    ];
+    table(Family::Inet, "twinax", chains)
+}
+
+const SWITCHES: [(&str, &str); 12] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv4/conf/all/rp_filter", "2"),
+    ("ipv4/conf/all/proxy_arp", "0"),
+    ("ipv6/conf/all/proxy_ndp", "0"),
+    ("bridge/bridge-nf-call-iptables", "1"),
+    ("bridge/bridge-nf-call-ip6tables", "1"),
+    ("ipv4/neigh/default/gc_thresh3", "1024"),
+    ("ipv6/neigh/default/gc_thresh3", "1024"),
+    ("netfilter/nf_conntrack_max", "65536"),
+    ("ipv4/conf/all/src_valid_mark", "0"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+];
+const OF_LINKS: [(&str, &str); 6] = [
+    ("ipv4/conf/{}/rp_filter", "0"),
+    ("ipv4/conf/{}/proxy_arp", "0"),
+    ("ipv4/conf/{}/forwarding", "1"),
+    ("ipv6/conf/{}/forwarding", "1"),
+    ("ipv6/conf/{}/accept_ra", "1"),
+    ("ipv6/conf/{}/disable_ipv6", "0"),
+];
+
+/// A host with Docker (two bridges), Podman, LXC's bridge and Twinax, all of it in order.
+fn healthy() -> Host {
+    let mut sample = Host::docker(4, 1);
+    let uplink = host("enp1s0");
+    sample.bridge("br1", "172.18.0.1/16");
+    sample.bridge("podman1", "10.89.0.1/24");
+    sample.bridge("lxcbr0", "10.0.3.1/24");
+    sample.bridge("tx-web", "10.1.0.1/24");
+    sample.bridge("docker9", "172.29.0.1/16");
+    let place = |sample: &mut Host, pid: u32, it: (Runtime, &str, &str), at: (&str, &str, &str)| {
+        let (runtime, name, outer) = it;
+        let (bridge, addr, via) = at;
+        let space = sample.space(&format!("pid:{pid}"), vec![workload(runtime, name, "")]);
+        let eth0 = link(&space, "eth0");
+        sample.cable(&eth0, outer, Some(bridge), &[addr]);
+        sample.default_route(&eth0, via);
+        space
+    };
+    place(
+        &mut sample,
+        5001,
+        (Runtime::Docker, "shop", "vethshop"),
+        ("br1", "172.18.0.5/16", "172.18.0.1"),
+    );
+    place(
+        &mut sample,
+        5002,
+        (Runtime::Docker, "till", "vethtill"),
+        ("br1", "172.18.0.6/16", "172.18.0.1"),
+    );
+    place(
+        &mut sample,
+        5003,
+        (Runtime::Podman, "pod", "veth3"),
+        ("podman1", "10.89.0.2/24", "10.89.0.1"),
+    );
+    place(
+        &mut sample,
+        5004,
+        (Runtime::Lxc, "deb", "vethlxc"),
+        ("lxcbr0", "10.0.3.4/24", "10.0.3.1"),
+    );
+    place(
+        &mut sample,
+        5005,
+        (Runtime::Twinax, "con1", "txv1"),
+        ("tx-web", "10.1.0.2/24", "10.1.0.1"),
+    );
+    let con2 = place(
+        &mut sample,
+        5006,
+        (Runtime::Twinax, "con2", "txv2"),
+        ("tx-web", "10.1.0.3/24", "10.1.0.1"),
+    );
+    // Internal: no way out, and none wanted. And one on two networks, with one way out.
+    let closed = sample.space("pid:5007", vec![workload(Runtime::Docker, "closed", "")]);
+    sample.cable(&link(&closed, "eth0"), "vethclosed", Some("docker9"), &["172.29.0.2/16"]);
+    sample.cable(&link(&con2, "eth1"), "vethtwo", Some("docker9"), &["172.29.0.3/16"]);
+    // The same address in namespaces that do not hear each other.
+    for pid in [5008, 5009] {
+        let apart = sample.space(&format!("pid:{pid}"), vec![workload(Runtime::Lxc, "lab", "")]);
+        let inner = link(&apart, "eth0");
+        sample.cable(&inner, &format!("lab{pid}"), None, &["10.7.0.2/24"]);
+    }
+    describe(&mut sample, &uplink, 1500);
+    settle(&mut sample.0);
+    sample
+}
+
+fn describe(sample: &mut Host, id: &LinkId, mtu: u32) {
+    let kind = LinkKind::Other("device".to_owned());
+    let mac = Mac([2, 0, 0, 0, 0, 9]);
+    let it = Link { kind, up: true, mac, mtu, group: None, alias: String::new() };
+    sample.0.topology.links.insert(id.clone(), it);
+}
+
+/// Fills in the inside of all namespaces.
+fn settle(sight: &mut Sight) {
+    let mut connected = Vec::new();
+    for (id, facts) in &sight.links {
+        if id.name.as_str() != "lo" {
+            let nets = facts.addrs.iter().map(|net| net.trunc());
+            connected.extend(nets.map(|dst| Route { link: id.clone(), dst, via: None, src: None }));
+        }
+    }
+    sight.topology.routes.extend(connected);
+    for netns in sight.spaces.keys() {
+        let mut interior = Interior::default();
+        let own = sight.links.keys().filter(|id| id.netns == *netns);
+        for (name, value) in SWITCHES {
+            interior.switches.insert(name.to_owned(), value.to_owned());
+        }
+        for (id, (name, value)) in own.flat_map(|id| OF_LINKS.map(|switch| (id, switch))) {
+            interior.switches.insert(name.replace("{}", id.name.as_str()), value.to_owned());
+        }
+        let routes = sight.topology.routes.iter().filter(|route| route.link.netns == *netns);
+        interior.routes = routes.map(|route| seen_route(254, route)).collect();
+        let resolver = ["127.0.0.11", "192.0.2.53"][usize::from(*netns == Netns::Host)];
+        interior.resolver = Some(Resolver {
+            pid: 1,
+            servers: vec![resolver.parse().unwrap()],
+            ..Resolver::default()
+        });
+        if *netns != Netns::Host {
+            // Docker's own resolver, by its rules or by its socket.
+            let at = "127.0.0.11:40000".parse().unwrap();
+            let listener = Listener {
+                netns: netns.clone(),
+                proto: Proto::Udp,
+                at,
+                dual: false,
+                processes: Vec::new(),
+            };
+            sight.listeners.push(listener);
+        }
+        sight.interiors.insert(netns.clone(), interior);
+    }
+    let spaces: Vec<(Netns, Space)> =
+        sight.spaces.iter().map(|(netns, space)| (netns.clone(), space.clone())).collect();
+    for (netns, space) in spaces {
+        for port in space.workloads.iter().flat_map(|it| &it.published) {
+            listen(sight, &netns, &format!("0.0.0.0:{}", port.container_port));
+            let addr = sight.links[&link(&netns, "eth0")].addrs[0].addr();
+            let interior = sight.interiors.get_mut(&Netns::Host).unwrap();
+            interior.led.push(led(Proto::Tcp, port.host_port, (&addr.to_string(), 80)));
+        }
+    }
+    let interior = sight.interiors.get_mut(&Netns::Host).unwrap();
+    interior.firewall = docker_tables(&[("docker0", "172.17.0.0/16"), ("br1", "172.18.0.0/16")]);
+    admit(interior);
+    interior.firewall.push(twinax_table());
+    let udp = vec![flow(8053, "172.17.0.2")];
+    interior.conntrack = Some(Conntrack { entries: 100, limit: 65_536, udp });
+    interior.led.push(led(Proto::Udp, 8053, ("172.17.0.2", 53)));
+}
+
+/// What Podman, LXC, and an administrator for Twinax, add to Docker's chains.
+fn admit(interior: &mut Interior) {
+    let forward = &mut interior.firewall[0].chains[0].rules;
+    let podman = net("10.89.0.0/24");
+    forward.push(rule(vec![is(What::Source(podman))], Action::Accept));
+    forward.push(rule(vec![is(What::Destination(podman)), established()], Action::Accept));
+    for bridge in ["lxcbr0", "tx-web", "docker9"] {
+        forward.push(rule(vec![is(from(bridge))], Action::Accept));
+        forward.push(rule(vec![is(to(bridge))], Action::Accept));
+    }
+    let third = rule(
+        vec![
+            is(What::Destination(net("172.17.0.0/16"))),
+            is(What::CtStatus(vec!["dnat".to_owned()])),
+        ],
+        Action::Accept,
+    );
+    forward.push(third);
+    let post = &mut interior.firewall[1].chains[0].rules;
+    for subnet in ["10.89.0.0/24", "10.0.3.0/24"] {
+        post.push(rule(vec![is(What::Source(net(subnet)))], Action::Masquerade));
+    }
+}
+
+fn seen_route(table: u32, route: &Route) -> SeenRoute {
+    let hops = vec![Hop { out: Some(route.link.name.to_string()), via: route.via }];
+    SeenRoute {
+        table,
+        dst: route.dst,
+        kind: "unicast".to_owned(),
+        hops,
+        src: None,
+        metric: 0,
+        protocol: "static".to_owned(),
+        mtu: None,
+    }
+}
+
+fn listen(sight: &mut Sight, netns: &Netns, at: &str) {
+    let (at, processes) = (at.parse().unwrap(), vec![(77, "httpd".to_owned())]);
+    let netns = netns.clone();
+    sight.listeners.push(Listener { netns, proto: Proto::Tcp, at, dual: false, processes });
+}
+
+fn led(proto: Proto, port: u16, (addr, to_port): (&str, u16)) -> LedPort {
+    LedPort {
+        proto,
+        host: None,
+        host_ports: (port, port),
+        to: addr.parse().unwrap(),
+        to_port: Some(to_port),
+        by: "ip nat DOCKER #1".to_owned(),
+    }
+}
+
+fn flow(port: u16, goes_to: &str) -> Flow {
+    Flow {
+        protocol: 17,
+        from: ("192.0.2.99".parse().unwrap(), 4000),
+        to: ("192.0.2.17".parse().unwrap(), port),
+        reply_from: (goes_to.parse().unwrap(), 53),
+        reply_to: ("192.0.2.99".parse().unwrap(), 4000),
+        timeout: 100,
+    }
+}
+
+fn examined(sight: &Sight) -> Report {
+    examine(sight, &Asked::default()).unwrap()
+}
+
+fn ids(report: &Report) -> Vec<&'static str> {
+    report.findings.iter().map(|finding| finding.check).collect()
+}
+
+fn inside<'a>(host: &'a mut Host, netns: &Netns) -> &'a mut Interior {
+    host.0.interiors.get_mut(netns).unwrap()
+}
+
+fn switch(host: &mut Host, netns: &Netns, name: &str, value: &str) {
+    inside(host, netns).switches.insert(name.to_owned(), value.to_owned());
+}
+
+fn links_of<'a>(host: &'a mut Host, id: &LinkId) -> &'a mut Link {
+    host.0.topology.links.get_mut(id).unwrap()
+}
+
+#[test]
+fn a_healthy_host_is_clean() {
+    let report = examined(&healthy().0);
+    assert_eq!(report.findings, []);
+    assert_eq!(report.unchecked, []);
+    assert_eq!(report.checks, CHECKS.len());
+}
+
+/// What is done to a healthy host, in words.
+type Change = (&'static str, fn(&mut Host));
+
+type Break = (&'static str, Severity, fn(&mut Host));
+
+use Severity::{Note, Problem, Warning};
+
+/// How a healthy host is broken, what must be found then, and that nothing else is.
+const BREAKS: &[Break] = &[
+    ("forwarding-off", Problem, |h| {
+        switch(h, &Netns::Host, "ipv4/ip_forward", "0");
+        for name in ["docker0", "br1", "podman1", "lxcbr0", "tx-web"] {
+            switch(h, &Netns::Host, &format!("ipv4/conf/{name}/forwarding"), "0");
+        }
+    }),
+    ("forwarding-off", Problem, |h| switch(h, &Netns::Host, "ipv4/conf/br1/forwarding", "0")),
+    ("rp-filter-strict", Warning, |h| {
+        second_uplink(h, 254);
+        switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "0");
+        switch(h, &Netns::Host, "ipv4/conf/enp2s0/rp_filter", "1");
+    }),
+    ("rp-filter-strict", Warning, |h| {
+        second_uplink(h, 51_820);
+        switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "0");
+        switch(h, &Netns::Host, "ipv4/conf/enp1s0/rp_filter", "1");
+        let when = "not from all fwmark 0xca6c".to_owned();
+        inside(h, &Netns::Host).rules.push(PolicyRule { when, ..PolicyRule::default() });
+    }),
+    ("ipv6-default-route-lost", Warning, |h| {
+        h.facts(&host("enp1s0")).addrs.push(net("2001:db8::17/64"));
+    }),
+    ("ipv6-disabled", Warning, |h| {
+        h.facts(&host("br1")).addrs.push(net("fd00:18::1/64"));
+        switch(h, &con(5001), "ipv6/conf/eth0/disable_ipv6", "1");
+    }),
+    ("forward-dropped", Problem, |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        forward.retain(|rule| rule.matches != [is(from("lxcbr0"))]);
+    }),
+    // A rule for all at the end is as good as a policy; iptables-legacy counts as well.
+    ("forward-dropped", Problem, |h| {
+        let tables = &mut inside(h, &Netns::Host).firewall;
+        tables[0].chains[0].rules.retain(|rule| rule.matches != [is(from("lxcbr0"))]);
+        tables[0].chains[0].base.as_mut().unwrap().drops = false;
+        tables[0].chains[0].rules.push(rule(Vec::new(), Action::Reject));
+    }),
+    // A published port whose container the chain does not know.
+    ("forward-dropped", Problem, |h| {
+        inside(h, &Netns::Host).led.push(led(Proto::Tcp, 8888, ("10.89.0.2", 80)));
+    }),
+    ("bridge-netfilter", Problem, |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        for rule in forward.iter_mut().filter(|rule| rule.matches == [is(from("tx-web"))]) {
+            rule.matches.push(not(to("tx-web")));
+        }
+        forward.retain(|rule| rule.matches != [is(to("tx-web"))]);
+    }),
+    ("masquerade-missing", Note, |h| {
+        h.0.interiors.get_mut(&Netns::Host).unwrap().firewall.pop();
+        let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
+        post.push(rule(vec![is(What::Source(net("10.1.0.0/24")))], Action::Masquerade));
+        post.retain(|rule| rule.matches != [is(What::Source(net("10.0.3.0/24")))]);
+    }),
+    ("legacy-beside-nft", Warning, |h| {
+        let mut old = table(Family::Ip, "filter", vec![chain("INPUT", None, vec![jump("X")])]);
+        old.engine = Engine::Legacy;
+        inside(h, &Netns::Host).firewall.push(old);
+    }),
+    ("duplicate-address", Problem, |h| {
+        h.facts(&link(&con(5002), "eth0")).addrs.push(net("172.18.0.5/16"));
+    }),
+    ("duplicate-mac", Problem, |h| {
+        let mac = links_of(h, &link(&con(5001), "eth0")).mac;
+        links_of(h, &link(&con(5002), "eth0")).mac = mac;
+    }),
+    // The bridge keeps what is sent to an address of its own port.
+    ("duplicate-mac", Problem, |h| {
+        let mac = links_of(h, &link(&con(5001), "eth0")).mac;
+        links_of(h, &host("vethshop")).mac = mac;
+    }),
+    ("gateway-unreachable", Problem, |h| {
+        let eth0 = link(&con(5001), "eth0");
+        h.0.topology.routes.retain(|it| it.link != eth0 || it.dst.prefix_len() > 0);
+        h.default_route(&eth0, "172.18.0.254");
+    }),
+    ("default-route-missing", Warning, |h| {
+        let eth0 = link(&con(5001), "eth0");
+        h.0.topology.routes.retain(|it| it.link != eth0 || it.dst.prefix_len() > 0);
+    }),
+    // Alone on its network; that its address would be translated tells that it should.
+    ("default-route-missing", Warning, |h| {
+        let eth0 = link(&con(5004), "eth0");
+        h.0.topology.routes.retain(|it| it.link != eth0 || it.dst.prefix_len() > 0);
+    }),
+    ("subnet-overlap", Problem, |h| route(h, "172.18.4.0/24")),
+    ("subnet-overlap", Warning, |h| route(h, "172.16.0.0/14")),
+    ("neighbour-table-full", Warning, |h| neighbours(h, 900)),
+    ("neighbour-table-full", Problem, |h| neighbours(h, 1000)),
+    ("neighbour-table-full", Warning, |h| {
+        switch(h, &Netns::Host, "ipv4/neigh/default/gc_thresh3", "3");
+    }),
+    ("mtu-step", Problem, |h| links_of(h, &link(&con(5003), "eth0")).mtu = 1300),
+    ("mtu-step", Problem, |h| {
+        for id in [link(&con(5001), "eth0"), host("vethshop")] {
+            links_of(h, &id).mtu = 1400;
+        }
+    }),
+    ("mtu-step", Warning, |h| links_of(h, &host("br1")).mtu = 1400),
+    ("mtu-tunnel", Problem, |h| {
+        let vxlan = host("vxlan42");
+        h.lies_on(&vxlan, "vxlan", &host("enp1s0"), &[]);
+        describe(h, &vxlan, 1460);
+    }),
+    ("mtu-uplink", Warning, |h| {
+        links_of(h, &host("enp1s0")).mtu = 1450;
+        for name in ["docker0", "podman1", "lxcbr0", "tx-web"] {
+            shrink(h, name);
+        }
+    }),
+    ("port-down", Problem, |h| {
+        links_of(h, &host("vethshop")).up = false;
+        h.facts(&link(&con(5001), "eth0")).operstate = "lowerlayerdown".to_owned();
+    }),
+    ("port-down", Problem, |h| links_of(h, &host("br1")).up = false),
+    ("bridge-ports", Warning, |h| {
+        for n in 0..918 {
+            let port = host(&format!("tap{n}"));
+            h.link(&port, "tun", &[]);
+            h.facts(&port).master = Some(host("br1"));
+        }
+    }),
+    ("orphan-veth", Warning, |h| h.link(&host("vethdead"), "veth", &[])),
+    ("orphan-namespace", Note, |h| {
+        let left = h.space("netns:/run/netns/left", vec![workload(Runtime::IpNetns, "left", "")]);
+        let mount = Holder::Mount { path: "/run/netns/left".to_owned(), seen_by: 1 };
+        h.0.spaces.get_mut(&left).unwrap().holders = vec![mount];
+    }),
+    ("hidden-namespace", Note, |h| {
+        let held = h.space("netns:/proc/812/fd/7", vec![]);
+        h.link(&link(&held, "tun0"), "tun", &[]);
+        let holder = Holder::Descriptor { pid: 812, fd: 7, comm: "agent".to_owned() };
+        h.0.spaces.get_mut(&held).unwrap().holders = vec![holder];
+    }),
+    ("published-not-led", Problem, |h| {
+        inside(h, &Netns::Host).led.retain(|led| led.host_ports != (8000, 8000));
+    }),
+    ("published-no-listener", Warning, |h| {
+        h.0.listeners.retain(|it| it.netns != con(4000) || it.proto != Proto::Tcp);
+    }),
+    ("published-loopback-listener", Problem, |h| {
+        h.0.listeners.retain(|it| it.netns != con(4000) || it.proto != Proto::Tcp);
+        listen(&mut h.0, &con(4000), "127.0.0.1:80");
+    }),
+    ("published-conflict", Problem, |h| {
+        let port =
+            PublishedPort { proto: Proto::Tcp, host: None, host_port: 8000, container_port: 80 };
+        h.0.spaces.get_mut(&con(5001)).unwrap().workloads[0].published.push(port);
+        listen(&mut h.0, &con(5001), "0.0.0.0:80");
+    }),
+    ("conntrack-full", Warning, |h| tracked(h, 60_000)),
+    ("conntrack-full", Problem, |h| tracked(h, 65_000)),
+    ("conntrack-stale", Problem, |h| {
+        let table = inside(h, &Netns::Host).conntrack.as_mut().unwrap();
+        table.udp.push(flow(8053, "172.17.0.9"));
+    }),
+    ("resolver-loopback", Problem, |h| resolver(h, &["127.0.0.53"])),
+    ("resolver-loopback", Warning, |h| resolver(h, &["::1", "192.0.2.53"])),
+];
+
+fn second_uplink(h: &mut Host, table: u32) {
+    let second = host("enp2s0");
+    h.link(&second, "", &["198.51.100.7/24"]);
+    let via = Some("198.51.100.1".parse().unwrap());
+    let route = Route { link: second, dst: net("0.0.0.0/0"), via, src: None };
+    let seen = seen_route(table, &route);
+    inside(h, &Netns::Host).routes.push(seen);
+}
+
+fn route(h: &mut Host, dst: &str) {
+    let (link, via) = (host("enp1s0"), Some("192.0.2.9".parse().unwrap()));
+    h.0.topology.routes.insert(Route { link, dst: net(dst), via, src: None });
+}
+
+fn neighbours(h: &mut Host, n: u16) {
+    let entry = |n: u16| SeenNeighbour {
+        addr: Some(std::net::Ipv4Addr::from(0x0a09_0000 + u32::from(n)).into()),
+        mac: None,
+        state: "stale".to_owned(),
+    };
+    h.facts(&host("enp1s0")).neighbours = (0..n).map(entry).collect();
+}
+
+/// Makes a network's links small, as if it had been made for a small uplink.
+fn shrink(h: &mut Host, bridge: &str) {
+    let ports: Vec<LinkId> = {
+        let all = h.0.links.iter();
+        all.filter(|(_, it)| it.master == Some(host(bridge))).map(|(id, _)| id.clone()).collect()
+    };
+    for port in ports {
+        let far = h.0.links[&port].leads_to.clone().unwrap();
+        links_of(h, &port).mtu = 1450;
+        links_of(h, &far).mtu = 1450;
+    }
+    links_of(h, &host(bridge)).mtu = 1450;
+}
+
+fn tracked(h: &mut Host, entries: u64) {
+    inside(h, &Netns::Host).conntrack.as_mut().unwrap().entries = entries;
+}
+
+fn resolver(h: &mut Host, servers: &[&str]) {
+    let servers = servers.iter().map(|it| it.parse().unwrap()).collect();
+    inside(h, &con(5001)).resolver = Some(Resolver { pid: 5001, servers, ..Resolver::default() });
+}
+
+#[test]
+fn each_check_finds_what_it_is_for_and_no_other_does() {
+    for (n, (id, severity, broken)) in BREAKS.iter().enumerate() {
+        let mut host = healthy();
+        broken(&mut host);
+        let report = examined(&host.0);
+        let found: BTreeSet<&str> = ids(&report).into_iter().collect();
+        assert_eq!(found, BTreeSet::from([*id]), "case {n}: {:#?}", report.findings);
+        assert_eq!(report.worst(), Some(*severity), "case {n}: {:#?}", report.findings);
+        assert_eq!(report.unchecked, [], "case {n}");
+        for finding in &report.findings {
+            assert!(!finding.of.is_empty() && !finding.todo.is_empty(), "{finding:?}");
+            assert!(finding.why.ends_with('.') && !finding.what.ends_with('.'), "{finding:?}");
+        }
+    }
+}
+
+#[test]
+fn every_check_is_tried() {
+    let tried: BTreeSet<&str> = BREAKS.iter().map(|(id, ..)| *id).collect();
+    for check in CHECKS {
+        assert!(tried.contains(check.id), "{} is not tried", check.id);
+        let worst = BREAKS.iter().filter(|(id, ..)| *id == check.id).map(|(_, it, _)| *it).max();
+        // Of these the worst takes more to show than a case.
+        if !["masquerade-missing", "bridge-ports"].contains(&check.id) {
+            assert_eq!(worst, Some(check.severity), "{}", check.id);
+        }
+    }
+}
+
+/// What is not known is said, and is neither healthy nor broken.
+#[test]
+fn what_cannot_be_read_is_not_judged() {
+    let mut bare = healthy();
+    bare.0.interiors.clear();
+    let report = examined(&bare.0);
+    assert_eq!(report.findings, []);
+    let unchecked: BTreeSet<&str> = report.unchecked.iter().map(|it| it.check).collect();
+    let expected = [
+        "forwarding-off",
+        "forward-dropped",
+        "bridge-netfilter",
+        "masquerade-missing",
+        "neighbour-table-full",
+        "published-not-led",
+        "published-no-listener",
+        "published-loopback-listener",
+    ];
+    assert_eq!(unchecked, BTreeSet::from(expected));
+
+    let cases: [Change; 5] = [
+        ("the firewall", |h| {
+            let interior = inside(h, &Netns::Host);
+            interior.firewall.clear();
+            interior.led.clear();
+            interior.unseen.push("nftables of host: operation not permitted".to_owned());
+        }),
+        ("legacy tables", |h| {
+            let line = "iptables-legacy of host: operation not permitted".to_owned();
+            inside(h, &Netns::Host).unseen.push(line);
+        }),
+        ("connections", |h| {
+            let interior = inside(h, &Netns::Host);
+            interior.conntrack = None;
+            interior.unseen.push("connection tracking of host: operation not permitted".to_owned());
+        }),
+        ("a namespace's links", |h| {
+            h.link(&host("vethdead"), "veth", &[]);
+            let space = Space { inode: 9, ..Space::default() };
+            h.0.spaces.insert(con(9999), space);
+        }),
+        ("sockets", |h| {
+            h.0.listeners.retain(|it| it.netns != con(4000));
+            h.0.unseen.push("routes of pid:4000: no such process".to_owned());
+        }),
+    ];
+    for (what, broken) in cases {
+        let mut host = healthy();
+        broken(&mut host);
+        let report = examined(&host.0);
+        assert_eq!(report.findings, [], "{what}");
+        assert!(!report.unchecked.is_empty(), "{what}");
+    }
+}
+
+/// What is as it should be, or meant, though it looks like something that is not.
+const MEANT: &[Change] = &[
+    ("a rule that keeps containers apart, as Docker's for icc=false", |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        let apart = rule(vec![is(from("br1")), is(to("br1"))], Action::Drop);
+        forward.insert(0, apart);
+    }),
+    ("a rule that closes a network by name", |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        forward.insert(0, rule(vec![is(from("br1"))], Action::Drop));
+    }),
+    ("a rule that nobody understands may accept", |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        forward.retain(|rule| rule.matches != [is(from("lxcbr0"))]);
+        forward.push(rule(vec![is(What::Other("bpf".to_owned()))], Action::Accept));
+    }),
+    ("a router outside that knows the way back", |h| {
+        let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
+        post.retain(|rule| rule.matches != [is(What::Source(net("10.0.3.0/24")))]);
+        h.0.interiors.get_mut(&Netns::Host).unwrap().firewall.pop();
+        let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
+        post.push(rule(vec![is(What::Source(net("10.1.0.0/24")))], Action::Masquerade));
+        let out = h.space("netns:/run/netns/out", vec![workload(Runtime::IpNetns, "out", "")]);
+        let eth0 = link(&out, "eth0");
+        h.link(&eth0, "veth", &["192.0.2.1/24"]);
+        h.facts(&eth0).leads_to = Some(host("enp1s0"));
+        h.facts(&host("enp1s0")).kind = "veth".to_owned();
+        h.facts(&host("enp1s0")).leads_to = Some(eth0.clone());
+        let via = Some("192.0.2.17".parse().unwrap());
+        let dst = net("10.0.3.0/24");
+        h.0.topology.routes.insert(Route { link: eth0, dst, via, src: None });
+        let mut interior = Interior::default();
+        for (name, value) in SWITCHES {
+            interior.switches.insert(name.to_owned(), value.to_owned());
+        }
+        h.0.interiors.insert(out, interior);
+    }),
+    ("loose reverse paths with two uplinks", |h| {
+        second_uplink(h, 254);
+        switch(h, &Netns::Host, "ipv4/conf/enp2s0/rp_filter", "2");
+    }),
+    ("strict reverse paths with one uplink", |h| {
+        switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "1");
+    }),
+    ("a table for each source address", |h| {
+        second_uplink(h, 100);
+        switch(h, &Netns::Host, "ipv4/conf/all/rp_filter", "1");
+        let when = "from 198.51.100.7".to_owned();
+        inside(h, &Netns::Host).rules.push(PolicyRule { when, ..PolicyRule::default() });
+    }),
+    ("router advertisements that are taken, and a default route by hand", |h| {
+        h.facts(&host("enp1s0")).addrs.push(net("2001:db8::17/64"));
+        switch(h, &Netns::Host, "ipv6/conf/enp1s0/accept_ra", "2");
+    }),
+    ("a bridge with its first port's address", |h| {
+        let mac = links_of(h, &host("vethshop")).mac;
+        links_of(h, &host("br1")).mac = mac;
+    }),
+    ("an address of the loopback, and a gateway that a proxy answers for", |h| {
+        let eth0 = link(&con(5008), "eth0");
+        h.default_route(&eth0, "169.254.1.1");
+        switch(h, &Netns::Host, "ipv4/conf/lab5008/proxy_arp", "1");
+    }),
+    ("a resolver of one's own", |h| {
+        resolver(h, &["127.0.0.1"]);
+        let at = "127.0.0.1:53".parse().unwrap();
+        let (netns, processes) = (con(5001), Vec::new());
+        let proto = Proto::Udp;
+        h.0.listeners.push(Listener { netns, proto, at, dual: false, processes });
+    }),
+    ("a bridge without members that is down, and default routes in halves", |h| {
+        h.bridge("br9", "172.30.0.1/16");
+        links_of(h, &host("br9")).up = false;
+        h.facts(&host("br9")).operstate = "down".to_owned();
+        route(h, "0.0.0.0/1");
+        route(h, "128.0.0.0/1");
+    }),
+    ("a relay on the host instead of a rule", |h| {
+        inside(h, &Netns::Host).led.retain(|led| led.host_ports != (8000, 8000));
+        listen(&mut h.0, &Netns::Host, "[::]:8000");
+    }),
+];
+
+#[test]
+fn what_is_meant_is_not_found() {
+    for (what, change) in MEANT {
+        let mut host = healthy();
+        change(&mut host);
+        let report = examined(&host.0);
+        assert_eq!(report.findings, [], "{what}");
+    }
+}
+
+#[test]
+fn a_handle_leaves_away_what_does_not_concern_it() {
+    let mut sick = healthy();
+    sick.0.listeners.retain(|it| it.netns != con(4000) || it.proto != Proto::Tcp);
+    links_of(&mut sick, &link(&con(5003), "eth0")).mtu = 1300;
+    let found = |of: &[&str], only: &[&str], skip: &[&str]| {
+        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let asked = Asked { of: list(of), only: list(only), skip: list(skip) };
+        examine(&sick.0, &asked).map(|report| ids(&report))
+    };
+    assert_eq!(found(&[], &[], &[]).unwrap(), ["mtu-step", "published-no-listener"]);
+    for of in ["pod", "pid:5003", "10.89.0.2", "podman1", "veth3", "pid:5003/eth0"] {
+        assert_eq!(found(&[of], &[], &[]).unwrap(), ["mtu-step"], "{of}");
+    }
+    assert_eq!(found(&["web-1"], &[], &[]).unwrap(), ["published-no-listener"]);
+    assert_eq!(found(&["net0"], &[], &[]).unwrap(), ["published-no-listener"]);
+    assert_eq!(found(&["con1"], &[], &[]).unwrap(), [""; 0]);
+    assert_eq!(found(&[], &["mtu-step"], &[]).unwrap(), ["mtu-step"]);
+    assert_eq!(found(&[], &[], &["mtu-step"]).unwrap(), ["published-no-listener"]);
+    assert_eq!(found(&["con1", "nobody"], &[], &[]), Err("nobody".to_owned()));
+}
+
+/// Whatever others are called, nothing of it acts on a terminal or ends a word of a command.
+#[test]
+fn hostile_names_stay_text() {
+    let mut sick = healthy();
+    let evil = "\x1b[2J'; reboot #\u{202e}";
+    sick.0.listeners.retain(|it| it.netns != con(4000) || it.proto != Proto::Tcp);
+    sick.0.spaces.get_mut(&con(4000)).unwrap().workloads[0].name = evil.to_owned();
+    let cut = LinkId::host(twinax_core::name::IfName::spelled(b"a'b;\x1b[m"));
+    sick.link(&cut, "veth", &[]);
+    let mount = Holder::Mount { path: format!("/run/netns/{evil}"), seen_by: 1 };
+    let left = sick.space("netns:/run/netns/left", vec![]);
+    sick.0.spaces.get_mut(&left).unwrap().holders = vec![mount];
+    let tables = &mut inside(&mut sick, &Netns::Host).firewall;
+    tables[0].chains[0].name = evil.to_owned();
+    tables[0].chains[0].rules.clear();
+    let report = examined(&sick.0);
+    let found: BTreeSet<&str> = ids(&report).into_iter().collect();
+    for id in ["published-no-listener", "orphan-veth", "orphan-namespace", "forward-dropped"] {
+        assert!(found.contains(id), "{id}: {found:?}");
+    }
+    for finding in &report.findings {
+        let texts = finding.of.iter().chain(&finding.todo).chain([&finding.what, &finding.why]);
+        for text in texts {
+            let acts = |c: char| c.is_control() || c == '\u{202e}';
+            assert!(!text.contains(acts), "{text:?}");
+        }
+        for command in finding.todo.iter().filter(|line| !line.starts_with('#')) {
+            // A quote within is written as `'\\''`: what is left is in quotes or outside.
+            let command = command.replace(r"'\''", "");
+            let outside: String = command.split('\'').step_by(2).collect();
+            assert!(!outside.contains("reboot"), "{command}");
+        }
+    }
+}
+
+#[test]
+fn an_ordinary_users_commands_lead_inside() {
+    let mut sick = healthy();
+    switch(&mut sick, &Netns::Host, "ipv4/conf/br1/forwarding", "0");
+    links_of(&mut sick, &link(&con(5003), "eth0")).mtu = 1300;
+    links_of(&mut sick, &host("veth3")).mtu = 1300;
+    let mut report = examined(&sick.0);
+    report.lead_through(77);
+    let commands: Vec<&str> =
+        report.findings.iter().flat_map(|it| &it.todo).map(String::as_str).collect();
+    let through = "nsenter -t 77 -U --preserve-credentials -n";
+    let expected = [
+        format!("{through} sysctl -w net/ipv4/conf/br1/forwarding=1"),
+        format!("{through} ip link set dev podman1 mtu 1300"),
+    ];
+    assert_eq!(commands, expected);
+    links_of(&mut sick, &host("veth3")).mtu = 1500;
+    links_of(&mut sick, &host("podman1")).mtu = 1500;
+    links_of(&mut sick, &link(&con(5003), "eth0")).mtu = 1600;
+    let asked = Asked { only: vec!["mtu-step".to_owned()], ..Asked::default() };
+    let mut report = examine(&sick.0, &asked).unwrap();
+    report.lead_through(77);
+    let inside = "nsenter -t 4000 -U --preserve-credentials -n ip link set dev eth0 mtu 1500";
+    assert_eq!(report.findings[0].todo, [inside]);
+}
+
+#[test]
+fn the_end_that_differs_from_its_network_is_to_be_changed() {
+    for mtu in [1300, 9000] {
+        let mut sick = healthy();
+        links_of(&mut sick, &link(&con(5003), "eth0")).mtu = mtu;
+        let asked = Asked { only: vec!["mtu-step".to_owned()], ..Asked::default() };
+        let report = examine(&sick.0, &asked).unwrap();
+        let todo: Vec<&String> = report.findings.iter().flat_map(|it| &it.todo).collect();
+        assert_eq!(todo, ["nsenter -t 4000 -n ip link set dev eth0 mtu 1500"], "{mtu}");
+    }
+}

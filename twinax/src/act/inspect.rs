@@ -1,0 +1,68 @@
+//! `inspect`: everything that is known of one thing. Only reads.
+
+use std::process::ExitCode;
+
+use twinax_core::{
+    handle::{Meaning, meanings, near},
+    inspect::{Detail, inspect as sections, needed, title},
+    map::shown,
+    sight::Sight,
+};
+
+use super::{
+    Done,
+    failed::Failed,
+    shown::{show, style, tell},
+};
+use crate::{
+    front::{json, tree},
+    linux::interior,
+    look::{Depth, look_inside},
+    place::{self, Need},
+};
+
+pub(super) fn inspect(handle: &str, rules: bool, as_json: bool) -> Done {
+    place::enter(Need::IfRunning)?;
+    let depth = Depth { listeners: true, neighbours: true, every_holder: true, ..Depth::default() };
+    let inside = interior::Wanted { flows: false, ..interior::Wanted::ALL };
+    let sight = look_inside(depth, inside, |sight| needed(sight, &meanings(sight, handle)));
+    let found = meanings(&sight, handle);
+    if found.is_empty() {
+        return Err(unknown(&sight, handle));
+    }
+    if as_json {
+        show(json::inspected(&sight, &found))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match found.as_slice() {
+        [one] => {
+            let sections = sections(&sight, one, Detail { rules });
+            let mut text = format!("{}\n", title(&sight, one));
+            text.extend(sections.iter().map(|section| tree::text(section, style())));
+            tell(text)?;
+        }
+        many => tell(candidates(&sight, handle, many))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a handle may mean, and how to say which.
+fn candidates(sight: &Sight, handle: &str, many: &[Meaning<'_>]) -> String {
+    let mut text = format!("{} may mean {} things:\n", shown(handle), many.len());
+    for one in many {
+        text +=
+            &format!("  {}  (twinax inspect {})\n", title(sight, one), shown(&one.exact(sight)));
+    }
+    text
+}
+
+/// The refusal of a handle that means nothing, with the names that come near.
+pub(super) fn unknown(sight: &Sight, handle: &str) -> Failed {
+    let what = format!("nothing on this host is called {}", shown(handle));
+    let near: Vec<String> = near(sight, handle).iter().map(|name| shown(name)).collect();
+    let hint = match near.is_empty() {
+        true => "twinax map lists interfaces, containers and addresses".to_owned(),
+        false => format!("did you mean {}? (twinax map lists all there is)", near.join(", ")),
+    };
+    Failed::told(what).hint(&hint)
+}
