@@ -9,9 +9,9 @@ use crate::{
     interior::{Interior, PolicyRule, SeenRoute},
     map::{Branch, Cell, Tone, is_up, port_cells, shown, who},
     model::{LinkId, Netns},
-    peer::{members, numbers, on_the_wire, owner},
+    peer::{bridges, members, numbers, on_the_wire, owner},
     published::{Published, published},
-    sight::{LinkFacts, Runtime, Sight, Space},
+    sight::{LinkFacts, Runtime, Sight, Space, Workload},
 };
 
 /// Chains with more rules than this are counted, unless all rules are wanted.
@@ -63,25 +63,6 @@ pub fn inspect(sight: &Sight, meaning: &Meaning<'_>, detail: Detail) -> Vec<Bran
         Meaning::Network(runtime, name) => page.network(*runtime, name),
     };
     sections.into_iter().flatten().collect()
-}
-
-/// What a thing is called and what it is, in one line.
-pub fn title(sight: &Sight, meaning: &Meaning<'_>) -> String {
-    match meaning {
-        Meaning::Namespace(netns) => format!("namespace {}", sight.label(netns)),
-        Meaning::Container(netns, n) => {
-            let workload = sight.spaces.get(*netns).and_then(|space| space.workloads.get(*n));
-            workload
-                .map(|w| format!("container {} ({})", shown(&w.name), w.runtime))
-                .unwrap_or_default()
-        }
-        Meaning::Link(id) => {
-            let kind = sight.links.get(*id).map(|facts| facts.kind.as_str()).unwrap_or_default();
-            let kind = if kind.is_empty() { "device" } else { kind };
-            format!("{kind} {} of {}", shown(id.name.as_str()), sight.label(&id.netns))
-        }
-        Meaning::Network(runtime, name) => format!("network {} ({runtime})", shown(name)),
-    }
 }
 
 struct Page<'a> {
@@ -395,40 +376,17 @@ impl<'a> Page<'a> {
     }
 
     fn network(&self, runtime: Runtime, name: &str) -> Vec<Option<Branch>> {
-        let mut rows = Vec::new();
-        let mut bridges: BTreeSet<&LinkId> = BTreeSet::new();
-        let spaces = self.sight.spaces.iter().filter(|(_, space)| space.is_on(runtime, name));
-        let mut single = BTreeSet::new();
-        for (netns, space) in spaces {
-            let on = |w: &&crate::sight::Workload| w.networks.iter().any(|n| n == name);
-            for workload in space.workloads.iter().filter(on) {
-                rows.push(pair("container", owner(workload)));
-                let found = self.bridges_of(netns);
-                // Of one that is on this network only, it is clear which bridge is meant.
-                if workload.networks.len() == 1 {
-                    single.extend(found.iter().copied());
-                }
-                bridges.extend(found);
-            }
-        }
-        let bridges = if single.is_empty() { bridges } else { single };
-        let mut sections = vec![section("containers", self.cut(rows))];
-        for bridge in bridges {
+        let spaces = self.sight.spaces.values().filter(|space| space.is_on(runtime, name));
+        let on = |w: &&Workload| w.networks.iter().any(|n| n == name);
+        let rows = spaces.flat_map(|space| space.workloads.iter().filter(on));
+        let rows = rows.map(|workload| pair("container", owner(workload)));
+        let mut sections = vec![section("containers", self.cut(rows.collect()))];
+        for bridge in bridges(self.sight, runtime, name) {
             let name = cell(format!("bridge {}", shown(bridge.name.as_str())), Tone::Name);
             sections.push(Some(Branch { cells: vec![name], children: Vec::new() }));
             sections.extend(self.link(bridge));
         }
         sections
-    }
-
-    /// The bridges that a namespace's cables lead to.
-    fn bridges_of(&self, netns: &Netns) -> Vec<&'a LinkId> {
-        let links = self.sight.links.iter().filter(|(id, _)| id.netns == *netns);
-        let masters = links.filter_map(|(_, facts)| {
-            let far = self.sight.links.get(facts.leads_to.as_ref()?)?;
-            self.sight.links.get_key_value(far.master.as_ref()?).map(|(id, _)| id)
-        });
-        masters.collect()
     }
 
     /// The first rows, and how many there are.

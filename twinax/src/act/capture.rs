@@ -25,7 +25,7 @@ use twinax_core::{
     pcapng::{self, Direction, Interface, Packet, Statistics},
 };
 
-use super::{Done, failed::Failed, shown::style, target_file::TargetFile};
+use super::{Done, failed::Failed, inspect::several, shown::style, target_file::TargetFile};
 use crate::{
     container::Task,
     front::{
@@ -206,10 +206,7 @@ fn untapped(handle: &str, why: Untapped, unseen: &[String]) -> Failed {
             failed.hint(&unseen.join("\n"))
         }
         Untapped::NoMembers => Failed::told(format!("bridge {handle} has no members")),
-        Untapped::Ambiguous(lines) => {
-            let what = format!("{handle} may mean {} interfaces or namespaces", lines.len());
-            Failed::told(what).hint(&format!("name one of them whole:\n{}", lines.join("\n")))
-        }
+        Untapped::Ambiguous(many, choices) => several(&handle, many, &choices),
     }
 }
 

@@ -11,7 +11,7 @@ use twinax_core::{
     rate::Rates,
     sight::Sight,
     top::Key,
-    watch::changes,
+    watch::{self, Moment},
 };
 
 use super::{
@@ -108,14 +108,18 @@ fn draw(lines: &[String], anew: bool) -> io::Result<()> {
 
 fn in_lines(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
     let json = asked.output == Output::Json;
-    let mut before: Option<Box<Sight>> = None;
+    let mut before: Option<Moment> = None;
     loop {
         let mut failed = None;
         take(live, |update| {
             let Update::Sight(after) = update else { return };
-            let told = told(asked, json, before.as_deref(), &after);
+            let moment = Moment::of(&after, &asked.wanted);
+            let told = match &before {
+                None => start(asked, json, &after),
+                Some(before) => told(json, before, &moment),
+            };
             failed = failed.take().or_else(|| told.and_then(|text| write(text.as_bytes())).err());
-            before = Some(after);
+            before = Some(moment);
         })?;
         if let Some(error) = failed {
             return Err(error);
@@ -126,17 +130,22 @@ fn in_lines(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
     }
 }
 
+fn time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
+/// What there is to say of the first look.
+fn start(asked: &Map, json: bool, sight: &Sight) -> io::Result<String> {
+    let (_, counts) = map_tree(sight, &asked.wanted);
+    match json {
+        true => words::start_json(&counts, time()).map_err(io::Error::from),
+        false => Ok(words::start(&counts, time())),
+    }
+}
+
 /// What there is to say of a look, after the one before it.
-fn told(asked: &Map, json: bool, before: Option<&Sight>, after: &Sight) -> io::Result<String> {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let Some(before) = before else {
-        let (_, counts) = map_tree(after, &asked.wanted);
-        return match json {
-            true => words::start_json(&counts, time).map_err(io::Error::from),
-            false => Ok(words::start(&counts, time)),
-        };
-    };
-    let changes = changes(before, after, &asked.wanted);
+fn told(json: bool, before: &Moment, after: &Moment) -> io::Result<String> {
+    let (changes, time) = (watch::told(before, after), time());
     let lines = changes.iter().map(|change| match json {
         true => words::change_json(change, time).map_err(io::Error::from),
         false => Ok(words::change(change, time)),

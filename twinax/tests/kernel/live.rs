@@ -189,19 +189,19 @@ fn each_change_is_a_line(sandbox: &mut Sandbox) -> Outcome {
     watched.expect(&[" + namespace ", "process"]);
     // A cable into it, then what happens inside, of which the observatory hears.
     wire::add_veth("up0", "eth0", netns.as_fd().as_raw_fd()).unwrap();
-    watched.expect(&[" + ", ": up0 ⇄ eth0"]);
+    watched.expect(&[" + cable up0 ⇄ ", "/eth0"]);
     netns.run(|| {
         wire::add_addr("eth0", [10, 9, 9, 9].into(), 24).unwrap();
         wire::set_up("eth0").unwrap();
     });
-    watched.expect(&[" ~ ", ": eth0 ", "+10.9.9.9/24"]);
+    watched.expect(&[" + address of eth0 in ", ": 10.9.9.9/24"]);
     wire::set_up("up0").unwrap();
     netns.run(|| {
         wire::add_route("eth0", [10, 8, 0, 0].into(), 16, Some([10, 9, 9, 1].into())).unwrap();
     });
-    watched.expect(&[" + ", ": route 10.8.0.0/16 via 10.9.9.1 by eth0"]);
+    watched.expect(&[" + route of ", ": 10.8.0.0/16 via 10.9.9.1 by eth0"]);
     wire::del_link("up0").unwrap();
-    watched.expect(&[" - ", ": up0 ⇄ eth0 10.9.9.9/24"]);
+    watched.expect(&[" - cable up0 ⇄ ", "/eth0", "10.9.9.9/24"]);
     watched.end();
     Outcome::Passed
 }
@@ -212,10 +212,10 @@ fn lines_are_json_if_asked(sandbox: &mut Sandbox) -> Outcome {
     let start = watched.expect(&["\"change\":\"start\""]);
     assert!(start.starts_with("{\"version\":1,\"time_ns\":"), "{start}");
     wire::add_veth("up0", "eth0", beside.as_fd().as_raw_fd()).unwrap();
-    let line = watched.expect(&["\"change\":\"added\"", "\"what\":\"cable\""]);
+    let line = watched.expect(&["\"change\":\"added\"", "\"kind\":\"cable\""]);
     let told: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(told["interface"], "up0", "{line}");
-    assert!(told["text"].as_str().is_some_and(|text| text.ends_with("up0 ⇄ eth0")), "{line}");
+    assert!(told["text"].as_str().is_some_and(|t| t.starts_with("+ cable up0 ⇄ ")), "{line}");
     watched.end();
     Outcome::Passed
 }
