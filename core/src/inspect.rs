@@ -88,6 +88,8 @@ impl<'a> Page<'a> {
             sections.extend(inside.firewall.iter().map(|table| Some(self.table(table))));
             sections.push(switches(inside));
             sections.push(unseen(inside));
+        } else {
+            sections.push(self.main_routes(|id| id.netns == *netns));
         }
         sections
     }
@@ -197,6 +199,22 @@ impl<'a> Page<'a> {
         section("routes", self.cut(inside.routes.iter().map(route).collect()))
     }
 
+    /// Those of the main table, which are known where the inside was not read.
+    fn main_routes(&self, wanted: impl Fn(&LinkId) -> bool) -> Option<Branch> {
+        let routes = self.sight.topology.routes.iter().filter(|route| wanted(&route.link));
+        let rows = routes.map(|route| {
+            let via = route.via.map(|via| format!("via {via} ")).unwrap_or_default();
+            let src = route.src.map(|src| format!("src {src}")).unwrap_or_default();
+            row([
+                cell(destination(&route.dst), Tone::Plain),
+                cell(format!("{via}dev {}", shown(route.link.name.as_str())), Tone::Plain),
+                cell(src, Tone::Faint),
+                Cell::default(),
+            ])
+        });
+        section("routes", self.cut(rows.collect()))
+    }
+
     fn table(&self, table: &Table) -> Branch {
         let engine = if table.engine == Engine::Legacy { "iptables-legacy " } else { "" };
         let rules: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
@@ -276,6 +294,8 @@ impl<'a> Page<'a> {
             let of_link = format!("/{}/", id.name);
             sections.push(switches_of(inside, |name| name.contains(&of_link)));
             sections.push(unseen(inside));
+        } else {
+            sections.push(self.main_routes(|link| link == id));
         }
         if facts.kind == "bridge" {
             sections.push(self.ports(self.ports_through(id)));
@@ -425,6 +445,14 @@ fn is_link_local(addr: IpAddr) -> bool {
     }
 }
 
+fn destination(dst: &ipnet::IpNet) -> String {
+    match (dst.prefix_len(), dst) {
+        (0, ipnet::IpNet::V4(_)) => "default".to_owned(),
+        (0, ipnet::IpNet::V6(_)) => "default (IPv6)".to_owned(),
+        _ => dst.to_string(),
+    }
+}
+
 fn route(route: &SeenRoute) -> Branch {
     let hops = route.hops.iter().map(|hop| {
         let via = hop.via.map(|via| format!("via {via} ")).unwrap_or_default();
@@ -437,12 +465,6 @@ fn route(route: &SeenRoute) -> Branch {
     words.extend((route.metric > 0).then(|| format!("metric {}", route.metric)));
     words.extend(route.mtu.map(|mtu| format!("mtu {mtu}")));
     words.push(route.protocol.clone());
-    let to = if route.dst.prefix_len() == 0 {
-        let v6 = if route.dst.addr().is_ipv6() { " (IPv6)" } else { "" };
-        format!("default{v6}")
-    } else {
-        route.dst.to_string()
-    };
     let unicast = route.kind == "unicast";
     let table = match route.table {
         254 => String::new(),
@@ -451,7 +473,7 @@ fn route(route: &SeenRoute) -> Branch {
         table => format!("table {table}"),
     };
     row([
-        cell(to, Tone::Plain),
+        cell(destination(&route.dst), Tone::Plain),
         cell(
             if unicast { hops.join(", ") } else { route.kind.clone() },
             if unicast { Tone::Plain } else { Tone::Bad },

@@ -267,12 +267,18 @@ impl Pen<'_> {
     }
 }
 
-/// Rows of a name and values, as lines no wider than `width`: what does not fit goes on below.
+/// Details as lines no wider than `width`. Of rows of a name and values what does not fit goes on
+/// below; sections, whose rows stand in columns, are cut at the edge.
 fn wrapped(rows: &[Branch], width: usize) -> Vec<Vec<Cell>> {
     let first = |row: &Branch| row.cells.first().map_or(0, |cell| cell.text.chars().count());
-    let label = rows.iter().map(first).max().unwrap_or(0).min(LABEL).min(width / 3);
+    let named = rows.iter().filter(|row| row.children.is_empty());
+    let label = named.map(first).max().unwrap_or(0).min(LABEL).min(width / 3);
     let mut lines = Vec::new();
     for row in rows {
+        if !row.children.is_empty() {
+            lines.extend(tree::lines(row, Some(width)));
+            continue;
+        }
         let Some((name, values)) = row.cells.split_first() else {
             lines.push(Vec::new());
             continue;

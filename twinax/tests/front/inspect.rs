@@ -4,8 +4,8 @@ use expect_test::{Expect, expect};
 use twinax::front::{json, print::Style, tree};
 use twinax_core::{
     firewall::{Action, Base, Chain, Engine, Family, Hook, LedPort, Match, Rule, Table, What},
-    handle::{Meaning, meanings, near},
-    inspect::{Detail, inspect, needed, title},
+    handle::{Meaning, choices, meanings, near, spaces, title},
+    inspect::{Detail, inspect, needed},
     interior::{Attached, Hop, Interior, PolicyRule, Resolver, SeenRoute},
     map::{self, Wanted},
     model::Netns,
@@ -413,4 +413,42 @@ fn a_port_of_an_engine_inside_is_its_own() {
     let (root, _) = map::tree(&sight, &Wanted::default());
     let text = tree::text(&root, PLAIN);
     assert!(text.contains("published *:8080/tcp of pod shop/cart-0  → inner:80"), "{text}");
+}
+
+/// What `exec` enters and `map --only` shows.
+#[test]
+fn a_handle_leads_to_namespaces() {
+    let mut sight = host();
+    for (n, handle) in ["pid:1001", "pid:1002"].into_iter().enumerate() {
+        let space = sight.spaces.get_mut(&netns(handle)).expect("it is there");
+        space.workloads[0].networks = vec!["apps".to_owned(), format!("own{n}")];
+    }
+    // A bridge that is called as a container is.
+    let facts = sight.links[&link("host/docker0")].clone();
+    sight.links.insert(link("host/con2"), facts);
+    for (handle, expected) in [
+        ("con1", "pid:1001"),
+        ("container:con2", "pid:1002"),
+        ("con2", "pid:1002"),
+        ("con2@host", "host"),
+        ("veth2", "pid:1002"),
+        ("8@host", "pid:1002"),
+        ("172.17.0.3", "pid:1002"),
+        ("shop/cart-0", "pid:3000"),
+        ("docker0", "host"),
+        ("apps", "pid:1001 pid:1002"),
+        ("network:own1", "pid:1002"),
+        ("eth0@con1", "pid:1001"),
+        ("nobody", ""),
+    ] {
+        let spaces = spaces(&sight, handle);
+        let told: Vec<String> = spaces.keys().map(ToString::to_string).collect();
+        assert_eq!(told.join(" "), expected, "{handle}");
+    }
+    let several = spaces(&sight, "apps");
+    expect![[r#"
+          namespace con1  (twinax exec pid:1001)
+          namespace con2  (twinax exec pid:1002)
+    "#]]
+    .assert_eq(&choices(&sight, "exec", several.values()));
 }
