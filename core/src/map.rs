@@ -402,8 +402,8 @@ impl<'a> View<'a> {
         Row::of_link(id, cells)
     }
 
-    /// The ports that lead into containers, by which rule, and who listens there.
-    fn published(&self) -> Vec<Row> {
+    /// The ports that lead into containers that are wanted.
+    pub(crate) fn ports(&self) -> Vec<Published<'a>> {
         let ports = published(self.sight).into_iter();
         // An address that the host does not have is a cluster's service, not a port of the host.
         let own = |port: &Published<'_>, at: IpAddr| {
@@ -416,6 +416,11 @@ impl<'a> View<'a> {
             Some(netns) => self.visible.contains(netns),
             None => !self.narrowed,
         });
+        shown.collect()
+    }
+
+    /// These, by which rule, and who listens there.
+    fn published(&self) -> Vec<Row> {
         let inside = |port: &Published<'_>| match port.host {
             Netns::Host => String::new(),
             host => format!(" of {}", self.label(host)),
@@ -425,7 +430,7 @@ impl<'a> View<'a> {
             cells[0].text = format!("published {}{}", cells[0].text, inside(&port));
             Row { about: Subject::port(&port), cells, children: Vec::new() }
         };
-        shown.map(row).collect()
+        self.ports().into_iter().map(row).collect()
     }
 
     /// Namespaces that no cable from the host leads to, and what else is in those it does lead to.

@@ -249,7 +249,7 @@ fn proof(sight: &Sight, near: &LinkId, far: &LinkId) -> Branch {
 pub fn owner(workload: &Workload) -> String {
     let mut words = vec![shown(&workload.name)];
     if workload.id != workload.name {
-        words.push(format!("id {:.12}", workload.id));
+        words.push(format!("id {}", shown(&workload.id.chars().take(12).collect::<String>())));
     }
     words.extend(workload.pod.iter().map(|pod| format!("pod {}", shown(pod))));
     words.extend(workload.image.iter().map(|image| format!("image {}", shown(image))));

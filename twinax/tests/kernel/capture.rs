@@ -171,7 +171,8 @@ fn a_container_is_captured_into_a_file(sandbox: &mut Sandbox) -> Outcome {
     let found = read(&fs::read("/run/tmp/x.pcapng").unwrap());
     let [(name, comment)] = found.interfaces.as_slice() else { panic!("{found:?}") };
     assert_eq!(name, "one/eth0");
-    assert!(comment.contains("twinax one") && comment.contains("net:["), "{comment}");
+    assert!(comment.contains("; one  id ") && comment.contains("  twinax  "), "{comment}");
+    assert!(comment.contains("net:["), "{comment}");
     // The handshake, a question, an answer and two ends, at least.
     assert!(found.packets.len() >= 6, "{found:?}");
     let (mut ins, mut outs) = (0, 0);
@@ -200,7 +201,7 @@ fn both_ends_and_a_bridge_are_interfaces_of_one_file(sandbox: &mut Sandbox) -> O
     let found = read(&out);
     assert_eq!(found.interfaces[0].0, "one/eth0");
     assert!(found.interfaces[1].0.starts_with("txv"), "{found:?}");
-    assert!(found.interfaces[1].1.contains("twinax one"), "{found:?}");
+    assert!(found.interfaces[1].1.contains("; one  id "), "{found:?}");
     // What comes in at one end went out at the other, before.
     let of = |interface: u32, flags: u32| {
         let mine = found.packets.iter().filter(move |p| p.0 == interface && p.2 == flags);

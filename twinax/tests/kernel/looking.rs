@@ -376,7 +376,7 @@ fn what_is_not_there_is_refused(sandbox: &mut Sandbox) -> Outcome {
         ("map --only left --only nobody --output svg", "called nobody"),
         ("map --network none-such --json", "on a network or bridge called none-such"),
         ("map --runtime lxc", "no container on this host is lxc's"),
-        ("map --runtime twinax --only up0", "called up0"),
+        ("map --runtime twinax --only up0", "all that was asked for"),
         ("peer nobody", "called nobody"),
     ] {
         let error = sandbox.refused(line);
