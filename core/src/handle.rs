@@ -12,6 +12,9 @@ use crate::{
     sight::{Holder, LinkFacts, Runtime, Sight, Space, Workload, is_loopback},
 };
 
+/// No more meanings of one handle are listed.
+const CHOICES: usize = 40;
+
 /// What a handle may mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Meaning<'a> {
@@ -293,7 +296,7 @@ pub fn title(sight: &Sight, meaning: &Meaning<'_>) -> String {
 }
 
 /// Returns what a handle may mean where that is several things, a line each for people, with what
-/// to write to mean one of them: `verb` is the command that was given.
+/// to write to mean one of them: `verb` is the command that was given. Of very many the first.
 pub fn choices<'a>(
     sight: &Sight,
     verb: &str,
@@ -303,7 +306,13 @@ pub fn choices<'a>(
     let line = |meaning: &'a Meaning<'a>| {
         format!("  {}  (twinax {verb} {})\n", title(sight, meaning), exact(meaning))
     };
-    meanings.into_iter().map(line).collect()
+    let mut meanings = meanings.into_iter();
+    let mut lines: String = meanings.by_ref().take(CHOICES).map(line).collect();
+    match meanings.count() {
+        0 => {}
+        more => lines += &format!("  … and {more} more\n"),
+    }
+    lines
 }
 
 impl Sight {

@@ -81,15 +81,13 @@ impl<'a> Page<'a> {
         sections.push(self.neighbours(|id| id.netns == *netns));
         sections.push(self.listeners(netns));
         sections.push(self.ports(ports.collect()));
+        sections.push(self.routes(netns));
         if let Some(inside) = self.sight.interiors.get(netns) {
-            sections.push(self.routes(inside));
             sections.push(policy(inside));
             sections.push(resolver(inside));
             sections.extend(inside.firewall.iter().map(|table| Some(self.table(table))));
             sections.push(switches(inside));
             sections.push(unseen(inside));
-        } else {
-            sections.push(self.main_routes(|id| id.netns == *netns));
         }
         sections
     }
@@ -118,7 +116,10 @@ impl<'a> Page<'a> {
             rows.push(pair("held by", shown(&holder.to_string())));
         }
         if space.holders.len() > most {
-            rows.push(pair("", format!("and {} more (--rules)", space.holders.len() - most)));
+            rows.push(pair(
+                "",
+                format!("and {} more (inspect --rules)", space.holders.len() - most),
+            ));
         }
         section("identity", rows)
     }
@@ -195,11 +196,16 @@ impl<'a> Page<'a> {
         section("published", self.cut(rows.collect()))
     }
 
-    fn routes(&self, inside: &Interior) -> Option<Branch> {
-        section("routes", self.cut(inside.routes.iter().map(route).collect()))
+    fn routes(&self, netns: &Netns) -> Option<Branch> {
+        match self.sight.interiors.get(netns).map(|inside| &inside.routes) {
+            Some(all) if !all.is_empty() => {
+                section("routes", self.cut(all.iter().map(route).collect()))
+            }
+            _ => self.main_routes(|id| id.netns == *netns),
+        }
     }
 
-    /// Those of the main table, which are known where the inside was not read.
+    /// Those of the main table, which are known where those of every table were not read.
     fn main_routes(&self, wanted: impl Fn(&LinkId) -> bool) -> Option<Branch> {
         let routes = self.sight.topology.routes.iter().filter(|route| wanted(&route.link));
         let rows = routes.map(|route| {
@@ -254,7 +260,7 @@ impl<'a> Page<'a> {
         let count = match chain.rules.len() {
             0 => "empty".to_owned(),
             n if few => some(n, "rule"),
-            n => format!("{n} rules (--rules)"),
+            n => format!("{n} rules (inspect --rules)"),
         };
         Branch {
             cells: vec![
@@ -288,14 +294,12 @@ impl<'a> Page<'a> {
         }
         sections.push(self.forwarding(id));
         sections.push(self.neighbours(|link| link == id));
+        sections.push(self.routes_by(id));
         if let Some(inside) = self.sight.interiors.get(&id.netns) {
-            sections.push(self.routes_by(inside, id));
             sections.push(self.rules_about(inside, id));
             let of_link = format!("/{}/", id.name);
             sections.push(switches_of(inside, |name| name.contains(&of_link)));
             sections.push(unseen(inside));
-        } else {
-            sections.push(self.main_routes(|link| link == id));
         }
         if facts.kind == "bridge" {
             sections.push(self.ports(self.ports_through(id)));
@@ -350,10 +354,15 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn routes_by(&self, inside: &Interior, id: &LinkId) -> Option<Branch> {
+    fn routes_by(&self, id: &LinkId) -> Option<Branch> {
         let by =
             |r: &&SeenRoute| r.hops.iter().any(|hop| hop.out.as_deref() == Some(id.name.as_str()));
-        section("routes", self.cut(inside.routes.iter().filter(by).map(route).collect()))
+        match self.sight.interiors.get(&id.netns).map(|inside| &inside.routes) {
+            Some(all) if !all.is_empty() => {
+                section("routes", self.cut(all.iter().filter(by).map(route).collect()))
+            }
+            _ => self.main_routes(|link| link == id),
+        }
     }
 
     /// Rules that name an interface, or an address on one of its subnets.
@@ -414,7 +423,7 @@ impl<'a> Page<'a> {
         if !self.detail.rules && rows.len() > ROWS {
             let more = rows.len() - ROWS;
             rows.truncate(ROWS);
-            rows.push(pair("…", format!("and {more} more (--rules)")));
+            rows.push(pair("…", format!("and {more} more (inspect --rules)")));
         }
         rows
     }

@@ -445,10 +445,30 @@ fn a_handle_leads_to_namespaces() {
         let told: Vec<String> = spaces.keys().map(ToString::to_string).collect();
         assert_eq!(told.join(" "), expected, "{handle}");
     }
+    let many = vec![Meaning::Namespace(&Netns::Host); 45];
+    let lines = choices(&sight, "peer", &many);
+    assert_eq!(lines.lines().count(), 41);
+    assert!(lines.ends_with("  … and 5 more\n"), "{lines}");
     let several = spaces(&sight, "apps");
     expect![[r#"
           namespace con1  (twinax exec pid:1001)
           namespace con2  (twinax exec pid:1002)
     "#]]
     .assert_eq(&choices(&sight, "exec", several.values()));
+}
+
+/// Where not every table was read, as in a live view.
+#[test]
+fn routes_of_the_main_table_need_no_look_inside() {
+    let mut sight = host();
+    let routes = |sight: &Sight| {
+        let there = netns("pid:1002");
+        let sections = inspect(sight, &Meaning::Container(&there, 0), Detail::default());
+        let routes = sections.iter().find(|section| section.cells[0].text == "routes");
+        routes.map(|section| tree::text(section, PLAIN)).unwrap_or_default()
+    };
+    let expected = "routes\n└─ default  via 172.17.0.1 dev eth0\n";
+    assert_eq!(routes(&sight), expected);
+    sight.interiors.insert(netns("pid:1002"), Interior::default());
+    assert_eq!(routes(&sight), expected, "its firewall was read, and no routes");
 }
