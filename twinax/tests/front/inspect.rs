@@ -450,11 +450,9 @@ fn a_handle_leads_to_namespaces() {
     assert_eq!(lines.lines().count(), 41);
     assert!(lines.ends_with("  … and 5 more\n"), "{lines}");
     let several = spaces(&sight, "apps");
-    expect![[r#"
-          namespace con1  (twinax exec pid:1001)
-          namespace con2  (twinax exec pid:1002)
-    "#]]
-    .assert_eq(&choices(&sight, "exec", several.values()));
+    let expected =
+        "  namespace con1  (twinax exec pid:1001)\n  namespace con2  (twinax exec pid:1002)\n";
+    assert_eq!(choices(&sight, "exec", several.values()), expected);
 }
 
 /// Where not every table was read, as in a live view.
