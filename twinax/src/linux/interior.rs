@@ -161,7 +161,7 @@ impl Asked<'_> {
             unseen.extend(note("connection tracking", flows(conntrack)));
         }
         if wanted.attached {
-            match attached::read(&self.links) {
+            match attached::read(&self.links, self.fd) {
                 Ok(found) => attached = found,
                 Err(errno) => unseen.extend(note("what hangs on links", Err(errno))),
             }
