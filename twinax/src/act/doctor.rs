@@ -21,7 +21,11 @@ use crate::{
 };
 
 /// What checks need to know of each namespace.
-const WITHIN: interior::Wanted = interior::Wanted { attached: false, ..interior::Wanted::ALL };
+const WITHIN: interior::Wanted = interior::Wanted {
+    attached: false,
+    switches: Some(interior::Switches::Judged),
+    ..interior::Wanted::ALL
+};
 
 pub(super) fn doctor(command: &Doctor) -> Done {
     if command.list {

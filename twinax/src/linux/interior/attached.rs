@@ -56,8 +56,7 @@ const FEW: usize = 16;
 /// What a link has as queueing discipline that has none, or was never up.
 const NONE: &str = "noop";
 /// Those that have no others below, and of which no more is told than their kind.
-const PLAIN: [&str; 7] =
-    ["noqueue", "pfifo_fast", "pfifo", "bfifo", "fq", "fq_codel", "codel"];
+const PLAIN: [&str; 7] = ["noqueue", "pfifo_fast", "pfifo", "bfifo", "fq", "fq_codel", "codel"];
 
 /// Reads what hangs on these links of the calling thread's namespace, which `netns` stands for.
 pub(super) fn read(
