@@ -177,3 +177,16 @@ fn each_direct_dependency_has_its_reason() {
         assert!(known, "docs/decisions.md does not say why {name} is needed");
     }
 }
+
+/// See `build.rs`: to be moved costs a command time.
+#[test]
+#[cfg(target_env = "gnu")]
+fn the_program_is_linked_at_a_fixed_address() {
+    use std::{fs, io::Read};
+
+    let mut header = [0; 18];
+    let program = fs::File::open(env!("CARGO_BIN_EXE_twinax"));
+    program.and_then(|mut file| file.read_exact(&mut header)).expect("the program can be read");
+    // `e_type` of an ELF header (elf(5)), in the machine's own order: 2 is ET_EXEC, 3 ET_DYN.
+    assert_eq!(u16::from_ne_bytes([header[16], header[17]]), 2);
+}
