@@ -176,14 +176,7 @@ pub(super) enum Verb {
         names: Vec<ContainerName>,
     },
     /// Remove ended containers
-    Rm {
-        /// Kill and remove running containers too
-        #[arg(short, long)]
-        force: bool,
-        /// The containers
-        #[arg(required = true, value_name = "CONTAINER")]
-        names: Vec<ContainerName>,
-    },
+    Rm(Late<RemoveArgs>),
     /// List a container's published ports
     Port {
         /// The container
@@ -483,12 +476,25 @@ pub(super) enum NetworkVerb {
     /// Plug a running container into a network
     Connect(Box<Late<ConnectArgs>>),
     /// Unplug a running container from a network
-    Disconnect {
-        /// The network
-        network: NetworkName,
-        /// The container
-        container: ContainerName,
-    },
+    Disconnect(Late<DisconnectArgs>),
+}
+
+#[derive(Args)]
+pub(super) struct DisconnectArgs {
+    /// The network
+    pub network: NetworkName,
+    /// The container
+    pub container: ContainerName,
+}
+
+#[derive(Args)]
+pub(super) struct RemoveArgs {
+    /// Kill and remove running containers too
+    #[arg(short, long)]
+    pub force: bool,
+    /// The containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub names: Vec<ContainerName>,
 }
 
 #[derive(Args)]
