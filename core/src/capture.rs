@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     called::{called, candidate},
+    handle::{Meaning, meanings},
     map::{is_loopback, shown},
     model::{LinkId, Netns},
     peer,
@@ -102,15 +103,32 @@ fn meant<'a>(sight: &'a Sight, handle: &str) -> Result<Vec<&'a LinkId>, Untapped
             return one_namespace(sight, named);
         }
     }
+    // Where namespaces are meant, what in them has no cable counts as well.
+    let spaces: Option<BTreeSet<&Netns>> = meanings(sight, handle).iter().map(whole).collect();
+    if let Some(spaces) = spaces.filter(|spaces| !spaces.is_empty()) {
+        return within(sight, &spaces.into_iter().collect::<Vec<_>>());
+    }
     let ends: Vec<&LinkId> =
         peer::find(sight, handle).iter().map(|cable| end(sight, cable, handle)).collect();
     if !ends.is_empty() {
         return one_namespace(sight, ends);
     }
-    let spaces = called(sight, handle);
-    let within = |id: &&LinkId| spaces.contains(&&id.netns) && !is_loopback(id);
-    let links: Vec<&LinkId> = sight.links.keys().filter(within).collect();
-    match (spaces.as_slice(), links.is_empty()) {
+    within(sight, &called(sight, handle))
+}
+
+/// The namespace that a meaning is about as a whole.
+fn whole<'a>(meaning: &Meaning<'a>) -> Option<&'a Netns> {
+    match *meaning {
+        Meaning::Namespace(netns) | Meaning::Container(netns, _) => Some(netns),
+        Meaning::Link(_) | Meaning::Network(..) => None,
+    }
+}
+
+/// All links of a namespace but `lo`, where that is not all there is.
+fn within<'a>(sight: &'a Sight, spaces: &[&Netns]) -> Result<Vec<&'a LinkId>, Untapped> {
+    let is_in = |id: &&LinkId| spaces.contains(&&id.netns) && !is_loopback(id);
+    let links: Vec<&LinkId> = sight.links.keys().filter(is_in).collect();
+    match (spaces, links.is_empty()) {
         ([], _) => Err(Untapped::Unknown),
         ([_], false) => Ok(links),
         ([netns], true) => {

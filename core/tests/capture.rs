@@ -299,6 +299,11 @@ fn host() -> Sight {
     put(&mut sight, "pid:11/lo", 1, "");
     put(&mut sight, "pid:13/mv0", 5, "macvlan");
     put(&mut sight, "pid:14/lo", 1, "");
+    // One that has more than its cable.
+    container(&mut sight, "pid:16", "vpn", Runtime::Docker);
+    cable(&mut sight, "host/veth4", "pid:16/eth0", 10, "172.19.0.2/16");
+    put(&mut sight, "pid:16/lo", 1, "");
+    put(&mut sight, "pid:16/wg0", 6, "wireguard");
     sight
 }
 
@@ -325,8 +330,11 @@ fn a_handle_means_its_own_end() {
         ("2@con1", "con1/eth0"),
         ("eth0", "eth0"),
         ("host/eth0", "eth0"),
-        ("docker0", "veth1 veth2 veth3"),
+        ("docker0", "veth1 veth2 veth3 veth4"),
         ("pid:13", "twice/mv0"),
+        ("vpn", "vpn/eth0 vpn/wg0"),
+        ("container:vpn", "vpn/eth0 vpn/wg0"),
+        ("host", "br-empty docker0 eth0 veth1 veth2 veth3 veth4"),
         ("pid:14", "twice/lo"),
         ("br-empty", "NoMembers"),
         ("nobody", "Unknown"),
@@ -336,7 +344,10 @@ fn a_handle_means_its_own_end() {
         assert_eq!(names(handle, false), expected, "{handle}");
     }
     assert_eq!(names("con1", true), "con1/eth0 veth1");
-    assert_eq!(names("docker0", true), "veth1 veth2 veth3 con1/eth0 con2/eth0 con2/eth1");
+    assert_eq!(
+        names("docker0", true),
+        "veth1 veth2 veth3 veth4 con1/eth0 con2/eth0 con2/eth1 vpn/eth0"
+    );
 }
 
 #[test]

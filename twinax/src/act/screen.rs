@@ -56,12 +56,44 @@ pub(super) struct Desk {
     pending: Vec<u8>,
     /// Whether keys are read.
     keys: bool,
+    /// The terminal got another size while something was written.
+    resized: bool,
 }
 
 impl Desk {
     /// To be made before any thread is started, which would get the signals otherwise.
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self { signals: Signals::block(&SIGNALS)?, pending: Vec::new(), keys: false })
+        let signals = Signals::block(&SIGNALS)?;
+        Ok(Self { signals, pending: Vec::new(), keys: false, resized: false })
+    }
+
+    /// Writes to standard output, however slow its reader is: a signal that ends us ends the
+    /// waiting, as if nobody read any more.
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let output = io::stdout();
+        while !bytes.is_empty() {
+            let mut fds =
+                [PollFd::new(&output, PollFlags::OUT), PollFd::new(&self.signals, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                done => done?,
+            };
+            if !fds[0].revents().is_empty() {
+                // So much a pipe takes at once where it takes anything (pipe(7), `PIPE_BUF`).
+                match rustix::io::write(&output, &bytes[..bytes.len().min(4096)]) {
+                    Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                    Ok(length) => bytes = &bytes[length..],
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
+            }
+            match self.signals.next().map(|signal| signal.number) {
+                Some(libc::SIGWINCH) => self.resized = true,
+                Some(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Waits until something happens.
@@ -77,14 +109,19 @@ impl Desk {
             fds.push(PollFd::new(&input, PollFlags::IN));
         }
         let patience = Timespec { tv_sec: 0, tv_nsec: SEQUENCE_NS };
-        let patience = (!self.pending.is_empty()).then_some(&patience);
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let patience = match std::mem::take(&mut self.resized) {
+            true => Some(&at_once),
+            false => (!self.pending.is_empty()).then_some(&patience),
+        };
+        let resized = patience == Some(&at_once);
         match poll(&mut fds, patience) {
             Err(rustix::io::Errno::INTR) | Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
         let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-        let mut news = News { end: ready[2].intersects(gone), ..News::default() };
+        let mut news = News { resized, end: ready[2].intersects(gone), ..News::default() };
         while let Some(signal) = self.signals.next() {
             match signal.number {
                 libc::SIGWINCH => news.resized = true,

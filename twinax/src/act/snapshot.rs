@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use twinax_core::{
     changes::{Change, changes},
-    map::{Branch, Cell, Tone},
+    map::{Branch, Cell, Tone, shown},
     snapshot::{FORMAT, Snapshot, Taken},
 };
 
@@ -79,7 +79,10 @@ fn now_as_text() -> Result<String, Failed> {
 }
 
 fn read(path: &Path) -> Result<Snapshot, Failed> {
-    let name = if is_dash(path) { "standard input".into() } else { path.display().to_string() };
+    let name = match is_dash(path) {
+        true => "standard input".to_owned(),
+        false => shown(&path.display().to_string()),
+    };
     let mut bytes = Vec::new();
     let mut fill = |from: &mut dyn Read| from.take(BYTES_MAX + 1).read_to_end(&mut bytes);
     let filled = match is_dash(path) {
@@ -139,8 +142,7 @@ fn row(change: &Change) -> Branch {
 fn unseen(old: &Snapshot, new: &Snapshot) -> String {
     let then = old.unseen.iter().filter(|line| !new.unseen.contains(line));
     let now = new.unseen.iter().filter(|line| !old.unseen.contains(line));
-    let told = |when: &str, line: &String| {
-        format!("not seen at the {when} time: {}\n", twinax_core::map::shown(line))
-    };
+    let told =
+        |when: &str, line: &String| format!("not seen at the {when} time: {}\n", shown(line));
     then.map(|line| told("first", line)).chain(now.map(|line| told("second", line))).collect()
 }

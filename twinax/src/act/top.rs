@@ -16,7 +16,7 @@ use super::{
     failed::Failed,
     screen::{Desk, Screen},
     shown::style,
-    watch::{take, write},
+    watch::take,
 };
 use crate::{
     front::{
@@ -38,7 +38,11 @@ pub(super) fn top(wanted: Wanted) -> Done {
     let live = Live::start(Depth::MAP, true);
     let live = live.map_err(Failed::output)?;
     let done = show(Top::new(wanted), &mut desk, &live);
-    done.map(|()| ExitCode::SUCCESS).map_err(Failed::output)
+    match done {
+        // A signal, while the terminal took nothing.
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        done => done.map(|()| ExitCode::SUCCESS).map_err(Failed::output),
+    }
 }
 
 fn show(mut top: Top, desk: &mut Desk, live: &Live) -> io::Result<()> {
@@ -51,7 +55,7 @@ fn show(mut top: Top, desk: &mut Desk, live: &Live) -> io::Result<()> {
         draw(&mut top, &mut next, colour);
         let difference = ansi(&shown, &next);
         shown = next;
-        write(difference.as_bytes())?;
+        desk.write(difference.as_bytes())?;
         let news = desk.wait(live)?;
         if news.end {
             return Ok(());
@@ -69,7 +73,7 @@ fn show(mut top: Top, desk: &mut Desk, live: &Live) -> io::Result<()> {
         }
         if news.resized || news.inputs.contains(&Input::Redraw) {
             shown = Buffer::empty(area(screen.size()));
-            write(b"\x1b[2J")?;
+            desk.write(b"\x1b[2J")?;
         }
     }
 }

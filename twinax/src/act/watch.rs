@@ -1,7 +1,7 @@
 //! `map --watch`: on a terminal the map as it changes, elsewhere a line for each change.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -89,12 +89,12 @@ fn on_screen(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
             n => Some(format!("not seen: {n} (twinax map tells what)")),
         });
         let lines = tree::screenful(&root.into(), &below, height.into(), style);
-        draw(&lines, redraw)?;
+        desk.write(drawn(&lines, redraw).as_bytes())?;
     }
 }
 
 /// Over what is there, so that nothing flickers: each line to its end, then all that is below.
-fn draw(lines: &[String], anew: bool) -> io::Result<()> {
+fn drawn(lines: &[String], anew: bool) -> String {
     let mut text =
         String::from(if anew { "\x1b[?2026h\x1b[2J\x1b[H" } else { "\x1b[?2026h\x1b[H" });
     for (n, line) in lines.iter().enumerate() {
@@ -103,7 +103,7 @@ fn draw(lines: &[String], anew: bool) -> io::Result<()> {
         text.push_str("\x1b[K");
     }
     text.push_str("\x1b[J\x1b[?2026l");
-    write(text.as_bytes())
+    text
 }
 
 fn in_lines(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
@@ -114,7 +114,8 @@ fn in_lines(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
         take(live, |update| {
             let Update::Sight(after) = update else { return };
             let told = told(asked, json, before.as_deref(), &after);
-            failed = failed.take().or_else(|| told.and_then(|text| write(text.as_bytes())).err());
+            failed =
+                failed.take().or_else(|| told.and_then(|text| desk.write(text.as_bytes())).err());
             before = Some(after);
         })?;
         if let Some(error) = failed {
@@ -142,9 +143,4 @@ fn told(asked: &Map, json: bool, before: Option<&Sight>, after: &Sight) -> io::R
         false => Ok(words::change(change, time)),
     });
     lines.collect()
-}
-
-pub(super) fn write(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush())
 }

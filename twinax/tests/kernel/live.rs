@@ -36,6 +36,7 @@ tests![
     traffic_is_measured,
     the_terminal_is_given_back,
     a_reader_that_goes_ends_it,
+    a_reader_that_stopped_neither_keeps_it_nor_fills_it,
 ];
 
 /// Far longer than it takes, so that a busy machine is no failure.
@@ -344,6 +345,35 @@ fn a_reader_that_goes_ends_it(sandbox: &mut Sandbox) -> Outcome {
     let end = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < end, "it goes on, and nobody reads");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    Outcome::Passed
+}
+
+/// What nobody takes is not looked at again and again, and a signal ends the waiting.
+fn a_reader_that_stopped_neither_keeps_it_nor_fills_it(sandbox: &mut Sandbox) -> Outcome {
+    let mut command = sandbox.command(&["map", "--watch", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let live = Live::start(Depth::default(), false).unwrap();
+    // Far more lines than a pipe takes.
+    for round in 0..16 {
+        for n in 0..60 {
+            let name = format!("br{round}x{n}");
+            wire::add_bridge(&name).unwrap();
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+    let looks = live.looks();
+    assert!(looks < 10, "{looks} looks, and nobody takes what they see");
+    let waits = fs_text(&format!("/proc/{}/task/{}/wchan", child.id(), child.id()));
+    println!("it waits in {waits}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < end, "it waits for its reader for ever");
         thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(child.wait().unwrap().code(), Some(0));

@@ -360,7 +360,7 @@ pub(super) struct TopArgs {
     pub wanted: WantedArgs,
 }
 
-/// What is to be in a map.
+// What is to be in a map. (Clap would take a doc comment for the words of `top`.)
 #[derive(Args)]
 pub(super) struct WantedArgs {
     /// Also namespaces with nothing in them, made by nobody that is known
