@@ -39,21 +39,22 @@ pub enum Untapped {
     Ambiguous(Vec<String>),
 }
 
-/// Returns where to capture for `handle`: an interface, a bridge (all its members), a container (all
-/// its interfaces but `lo`), or whatever else [`peer::find`] takes, at the end that is called so.
+/// Returns where to capture for `handle`: an interface, a bridge (all its members), a container or
+/// namespace (all its interfaces but `lo`), or whatever else [`peer::find`] takes, at the end that is called so.
 /// With `both` also at the other end of each cable.
 ///
 /// # Errors
 /// See [`Untapped`].
 pub fn taps(sight: &Sight, handle: &str, both: bool) -> Result<Vec<Tap>, Untapped> {
-    let mut links = Vec::new();
-    for id in meant(sight, handle)? {
-        let is_bridge = sight.links.get(id).is_some_and(|facts| facts.kind == "bridge");
-        match is_bridge {
-            true => links.extend(members(sight, id)),
-            false => links.push(id),
+    let mut links = match spaces(sight, handle) {
+        Some(spaces) => within(sight, &spaces)?,
+        None => {
+            let meant = meant(sight, handle)?.into_iter();
+            meant
+                .flat_map(|id| if is_bridge(sight, id) { members(sight, id) } else { vec![id] })
+                .collect()
         }
-    }
+    };
     if links.is_empty() {
         return Err(Untapped::NoMembers);
     }
@@ -75,6 +76,10 @@ pub fn taps(sight: &Sight, handle: &str, both: bool) -> Result<Vec<Tap>, Untappe
     Ok(taps)
 }
 
+fn is_bridge(sight: &Sight, id: &LinkId) -> bool {
+    sight.links.get(id).is_some_and(|facts| facts.kind == "bridge")
+}
+
 fn members<'a>(sight: &'a Sight, bridge: &LinkId) -> Vec<&'a LinkId> {
     let all = sight.links.iter();
     all.filter(|(_, facts)| facts.master.as_ref() == Some(bridge)).map(|(id, _)| id).collect()
@@ -87,8 +92,7 @@ fn other_end<'a>(sight: &'a Sight, id: &LinkId) -> Option<&'a LinkId> {
 
 /// The links that are meant, all of one namespace.
 fn meant<'a>(sight: &'a Sight, handle: &str) -> Result<Vec<&'a LinkId>, Untapped> {
-    let own = LinkId { netns: Netns::Host, name: crate::name::IfName::spelled(handle.as_bytes()) };
-    if let Some((id, _)) = sight.links.get_key_value(&own) {
+    if let Some(id) = host_link(sight, handle) {
         return Ok(vec![id]);
     }
     if let Some((place, name)) = handle.rsplit_once('/') {
@@ -103,17 +107,27 @@ fn meant<'a>(sight: &'a Sight, handle: &str) -> Result<Vec<&'a LinkId>, Untapped
             return one_namespace(sight, named);
         }
     }
-    // Where namespaces are meant, what in them has no cable counts as well.
-    let spaces: Option<BTreeSet<&Netns>> = meanings(sight, handle).iter().map(whole).collect();
-    if let Some(spaces) = spaces.filter(|spaces| !spaces.is_empty()) {
-        return within(sight, &spaces.into_iter().collect::<Vec<_>>());
-    }
     let ends: Vec<&LinkId> =
         peer::find(sight, handle).iter().map(|cable| end(sight, cable, handle)).collect();
     if !ends.is_empty() {
         return one_namespace(sight, ends);
     }
     within(sight, &called(sight, handle))
+}
+
+/// The namespaces that are meant, if a handle means nothing else. An interface of the host's own is
+/// meant before all that is called like it.
+fn spaces<'a>(sight: &'a Sight, handle: &str) -> Option<Vec<&'a Netns>> {
+    if host_link(sight, handle).is_some() {
+        return None;
+    }
+    let spaces: Option<BTreeSet<&Netns>> = meanings(sight, handle).iter().map(whole).collect();
+    spaces.filter(|spaces| !spaces.is_empty()).map(|spaces| spaces.into_iter().collect())
+}
+
+fn host_link<'a>(sight: &'a Sight, handle: &str) -> Option<&'a LinkId> {
+    let own = LinkId { netns: Netns::Host, name: crate::name::IfName::spelled(handle.as_bytes()) };
+    sight.links.get_key_value(&own).map(|(id, _)| id)
 }
 
 /// The namespace that a meaning is about as a whole.
