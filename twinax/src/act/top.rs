@@ -19,10 +19,7 @@ use super::{
     watch::take,
 };
 use crate::{
-    front::{
-        keys::Input,
-        top::{Places, ansi, draw},
-    },
+    front::top::{Places, ansi, draw},
     live::{Live, Update},
     look::Depth,
     place::{self, Need},
@@ -71,7 +68,7 @@ fn show(mut top: Top, desk: &mut Desk, live: &Live) -> io::Result<()> {
                 return Ok(());
             }
         }
-        if news.resized || news.inputs.contains(&Input::Redraw) {
+        if screen.heed(desk, &news)? {
             shown = Buffer::empty(area(screen.size()));
             desk.write(b"\x1b[2J")?;
         }

@@ -78,7 +78,7 @@ fn on_screen(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
             Update::Sight(seen) => sight = Some(seen),
             Update::Traffic(_, measured) => rates = measured,
         })?;
-        let redraw = news.resized || news.inputs.contains(&Input::Redraw);
+        let redraw = screen.heed(desk, &news)?;
         let Some(sight) = sight.as_ref().filter(|_| new || redraw) else { continue };
         let (width, height) = screen.size();
         let style = Style { width: Some(width.into()), colour };

@@ -23,7 +23,7 @@ const BELOW: u16 = 14;
 /// What stands before the values in the details takes no more columns.
 const LABEL: usize = 15;
 
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     ("↑ ↓  k j", "select a row; PgUp PgDn Home End go further"),
     ("← →  h l", "fold and unfold; Space does either"),
     ("Enter", "zoom: only what hangs on the row"),
@@ -35,6 +35,7 @@ const KEYS: [(&str, &str); 13] = [
     ("↓", "what a container receives, a second"),
     ("↑", "what it sends"),
     ("Ctrl-L", "draw anew"),
+    ("Ctrl-Z", "stop, until the shell's fg"),
     ("?", "this"),
     ("q", "quit"),
 ];
@@ -82,7 +83,7 @@ impl Places {
             }
             Input::Wheel(x, y, rows) if inside(self.details, x, y) => Some(Key::WheelDetails(rows)),
             Input::Wheel(_, _, rows) => Some(Key::WheelTree(rows)),
-            Input::Redraw => None,
+            Input::Redraw | Input::Suspend => None,
         }
     }
 }

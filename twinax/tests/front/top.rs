@@ -179,8 +179,8 @@ fn keys_are_read_as_terminals_send_them() {
     );
     assert_eq!(keys("aé漢\x1b[99~\x00q").len(), 4, "what means nothing is passed");
     assert_eq!(
-        read("\x1b[<0;6;4M\x1b[<0;6;4m\x1b[<65;1;1M\x0c"),
-        [Input::Press(5, 3), Input::Wheel(0, 0, 3), Input::Redraw]
+        read("\x1b[<0;6;4M\x1b[<0;6;4m\x1b[<65;1;1M\x0c\x1a"),
+        [Input::Press(5, 3), Input::Wheel(0, 0, 3), Input::Redraw, Input::Suspend]
     );
     // An Escape pressed just before another key.
     assert_eq!(keys("\x1b\x1b[A"), [Key::Escape, Key::Up]);

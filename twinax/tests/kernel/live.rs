@@ -4,7 +4,10 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
     net::UdpSocket,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     process::{Child, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -35,6 +38,7 @@ tests![
     lines_are_json_if_asked,
     traffic_is_measured,
     the_terminal_is_given_back,
+    the_shell_has_the_terminal_for_a_while,
     a_reader_that_goes_ends_it,
     a_reader_that_stopped_neither_keeps_it_nor_fills_it,
 ];
@@ -266,7 +270,8 @@ impl Terminal {
         let before = mode(&theirs);
         let mut command = sandbox.command(args);
         command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap());
-        let child = command.spawn().unwrap();
+        // What is stopped is a job of its own, and not the tests.
+        let child = command.process_group(0).spawn().unwrap();
         rustix::io::ioctl_fionbio(&ours, true).unwrap();
         Self { ours, theirs: theirs.into(), child, seen: Vec::new(), before }
     }
@@ -334,6 +339,45 @@ fn the_terminal_is_given_back(sandbox: &mut Sandbox) -> Outcome {
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("map --watch"), "{}", refused.stderr);
     Outcome::Passed
+}
+
+fn the_shell_has_the_terminal_for_a_while(sandbox: &mut Sandbox) -> Outcome {
+    const ENTERED: &str = "\x1b[?1049h";
+    const LEFT: &str = "\x1b[?1049l";
+    let _beside = sandbox.outside("up0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
+    for args in [["top"].as_slice(), &["map", "--watch"]] {
+        let mut terminal = Terminal::start(sandbox, args);
+        terminal.expect(ENTERED);
+        terminal.expect("up0");
+        let raw = mode(&terminal.theirs);
+        terminal.press("\x1a");
+        terminal.expect(LEFT);
+        is_stopped(&terminal);
+        assert_eq!(mode(&terminal.theirs), terminal.before, "{args:?}");
+        signal(&terminal.child, Signal::CONT);
+        terminal.expect(ENTERED);
+        terminal.expect("up0");
+        assert_eq!(mode(&terminal.theirs), raw, "{args:?}");
+        // Stopped by what nobody can catch: what a shell did meanwhile is put right.
+        signal(&terminal.child, Signal::STOP);
+        is_stopped(&terminal);
+        signal(&terminal.child, Signal::CONT);
+        terminal.expect(ENTERED);
+        terminal.expect("up0");
+        terminal.press("q");
+        terminal.expect(LEFT);
+        assert_eq!(terminal.child.wait().unwrap().code(), Some(0), "{args:?}");
+        assert_eq!(mode(&terminal.theirs), terminal.before, "{args:?}");
+    }
+    Outcome::Passed
+}
+
+fn is_stopped(terminal: &Terminal) {
+    let end = Instant::now() + PATIENCE;
+    while !fs_text(&format!("/proc/{}/status", terminal.child.id())).contains("State:\tT") {
+        assert!(Instant::now() < end, "it does not stop");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn a_reader_that_goes_ends_it(sandbox: &mut Sandbox) -> Outcome {
