@@ -49,6 +49,12 @@ fn stores(scene: &Scene, here: bool) -> Vec<String> {
     stores.extend(below("/run/user", "/twinax/state"));
     let users = scene.view.list("/tmp").into_iter().filter(|name| name.starts_with("twinax-"));
     stores.extend(users.map(|name| format!("/tmp/{name}/state")));
+    // Wherever else the caller's own is.
+    let own = env::var("XDG_RUNTIME_DIR").ok().filter(|dir| here && dir.starts_with('/'));
+    let own = own.map(|dir| format!("{}/twinax/state", dir.trim_end_matches('/')));
+    if let Some(own) = own.filter(|store| !stores.contains(store)) {
+        stores.push(own);
+    }
     stores
 }
 
