@@ -37,6 +37,7 @@ tests![
     what_is_no_file_keeps_nobody_waiting,
     hostile_names_act_in_no_output,
     what_is_not_there_is_refused,
+    a_users_own_store_is_read_wherever_it_is
 ];
 
 const FORMS: [&str; 6] = ["text", "json", "svg", "html", "dot", "mermaid"];
@@ -387,5 +388,21 @@ fn what_is_not_there_is_refused(sandbox: &mut Sandbox) -> Outcome {
     {
         assert!(sandbox.done(line).contains("left"), "{line}");
     }
+    Outcome::Passed
+}
+
+/// As an ordinary user's Twinax has it, whose `XDG_RUNTIME_DIR` is not one of logind's.
+fn a_users_own_store_is_read_wherever_it_is(sandbox: &mut Sandbox) -> Outcome {
+    sandbox.done("network create web");
+    sandbox.start("mine", "--network web");
+    let stores: Vec<_> = fs::read_dir("/run/twinax").unwrap().flatten().collect();
+    let [store] = stores.as_slice() else { panic!("one store: {stores:?}") };
+    fs::create_dir_all("/run/user/twinax").unwrap();
+    fs::rename(store.path(), "/run/user/twinax/state").unwrap();
+    let told = sandbox.done("map");
+    // The command made one of its own, with nothing in it.
+    fs::remove_dir_all(store.path()).unwrap();
+    fs::rename("/run/user/twinax/state", store.path()).unwrap();
+    assert!(told.contains("  mine  "), "{told}");
     Outcome::Passed
 }
