@@ -169,7 +169,9 @@ fn the_command_line_is_read() {
     let line = "twinax doctor web pid:7 --only mtu-step --only port-down --skip mtu-tunnel --json";
     let doctor = Doctor { asked, list: false, json: true };
     assert_eq!(parse(line).unwrap(), Command::Doctor(doctor));
-    for wrong in ["--only nothing", "--list web", "--list --skip mtu-step"] {
+    let line = "twinax doctor web --only mtu-step,port-down pid:7 --skip mtu-tunnel --json";
+    assert_eq!(parse(line).unwrap(), parse(&line.replace(',', " --only ")).unwrap());
+    for wrong in ["--only nothing", "--only mtu-step,nothing", "--list web", "--list --skip mtu-step"] {
         assert_eq!(parse(&format!("twinax doctor {wrong}")).unwrap_err().exit_code(), 2, "{wrong}");
     }
 }

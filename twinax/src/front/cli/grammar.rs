@@ -390,13 +390,13 @@ pub(super) struct DoctorArgs {
     /// Only what concerns these: containers, pods, networks, interfaces, addresses, processes
     #[arg(value_name = "HANDLE", conflicts_with = "list")]
     pub of: Vec<String>,
-    /// Make this check only; may be repeated
+    /// Make this check only, or these: A,B; may be repeated
     #[arg(long, value_name = "CHECK", value_parser = checks(), hide_possible_values = true)]
-    #[arg(conflicts_with = "list")]
+    #[arg(value_delimiter = ',', conflicts_with = "list")]
     pub only: Vec<String>,
-    /// Do not make this check; may be repeated
+    /// Do not make this check, or these: A,B; may be repeated
     #[arg(long, value_name = "CHECK", value_parser = checks(), hide_possible_values = true)]
-    #[arg(conflicts_with = "list")]
+    #[arg(value_delimiter = ',', conflicts_with = "list")]
     pub skip: Vec<String>,
     /// List the checks there are, and make none
     #[arg(long)]
