@@ -287,6 +287,9 @@ pub struct Asked {
 pub struct Report {
     pub findings: Vec<Finding>,
     pub unchecked: Vec<Unchecked>,
+    /// Of the namespaces that were asked for, as people call them, those of which nothing could be
+    /// read: nothing is said of them.
+    pub unread: Vec<String>,
     /// How many checks were made.
     pub checks: usize,
 }
@@ -349,6 +352,7 @@ pub fn examine(sight: &Sight, asked: &Asked) -> Result<Report, String> {
             }
         }
     }
+    report.unread = scope.unread(sight);
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(report)
 }
@@ -405,6 +409,13 @@ impl Scope {
         self.all
             || !self.spaces.is_disjoint(&finding.spaces)
             || !self.links.is_disjoint(&finding.links)
+    }
+
+    /// The namespaces among them that could not be looked into: even a bare one has a loopback.
+    fn unread(&self, sight: &Sight) -> Vec<String> {
+        let read: BTreeSet<&Netns> = sight.links.keys().map(|id| &id.netns).collect();
+        let unread = self.spaces.iter().filter(|netns| !read.contains(netns));
+        unread.map(|netns| sight.label(netns)).collect()
     }
 
     fn covers_space(&self, netns: &Netns) -> bool {

@@ -909,6 +909,21 @@ fn a_command_means_the_name_that_it_is_about() {
     }
 }
 
+/// Of what nobody could look into nothing is said, and least of all that it is healthy.
+#[test]
+fn what_was_asked_for_and_could_not_be_read_is_told() {
+    let mut host = healthy();
+    let hidden = workload(Runtime::IpNetns, "hidden", "");
+    host.0.spaces.insert(con(9999), Space { workloads: vec![hidden], ..Space::default() });
+    let unread = |of: &[&str]| {
+        let of = of.iter().map(|it| (*it).to_owned()).collect();
+        examine(&host.0, &Asked { of, ..Asked::default() }).unwrap().unread
+    };
+    assert_eq!(unread(&["hidden", "con1"]), ["hidden"]);
+    assert_eq!(unread(&["con1"]), [""; 0]);
+    assert_eq!(unread(&[]), [""; 0], "the lines of what was not seen tell it");
+}
+
 /// Who may be held by a process that cannot be seen from here is not hidden by anybody.
 #[test]
 fn what_lives_in_another_pid_namespace_is_not_hidden() {

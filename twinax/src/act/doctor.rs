@@ -46,7 +46,11 @@ pub(super) fn doctor(command: &Doctor) -> Done {
         true => show(json::report(&report, &sight.unseen))?,
         false => tell(printed::text(&report, &sight.unseen, style()))?,
     }
-    Ok(ExitCode::from(code(report.worst())))
+    Ok(ExitCode::from(match code(report.worst()) {
+        // Nothing was found where nothing was seen.
+        0 if !report.unread.is_empty() => 3,
+        code => code,
+    }))
 }
 
 /// Not among those that tell how a command failed: a script can tell "sick" from "no answer".

@@ -47,6 +47,9 @@ fn stores(scene: &Scene, here: bool) -> Vec<String> {
     let told = env::var("TWINAX_RUN_DIR").ok().filter(|dir| here && dir != "/run/twinax");
     stores.extend(told.iter().flat_map(|dir| below(dir, "")));
     stores.extend(below("/run/user", "/twinax/state"));
+    // A user's own may be anywhere.
+    let own = env::var("XDG_RUNTIME_DIR").ok().filter(|_| here);
+    stores.extend(own.map(|dir| format!("{dir}/twinax/state")).filter(|dir| !stores.contains(dir)));
     let users = scene.view.list("/tmp").into_iter().filter(|name| name.starts_with("twinax-"));
     stores.extend(users.map(|name| format!("/tmp/{name}/state")));
     stores

@@ -48,6 +48,7 @@ fn report() -> Report {
             why: "the limit (gc_thresh3) is not shown here".to_owned(),
             of: ["a", "b", "c", "d", "e"].map(str::to_owned).into(),
         }],
+        unread: vec!["hidden".to_owned()],
         checks: 29,
     }
 }
@@ -73,6 +74,7 @@ fn findings_come_with_why_and_what_to_do() {
                 anywhere
 
         not checked: neighbour-table-full a, b, c and 2 more: the limit (gc_thresh3) is not shown here
+        not checked: anything of hidden: it could not be looked into
         not seen: mounts: \x1b[2J
         1 problem, 1 warning, 0 notes; 29 checks made, 1 not everywhere
     "#]]
