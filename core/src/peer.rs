@@ -272,3 +272,21 @@ fn row(cells: [Cell; 2]) -> Branch {
 fn cell(text: impl AsRef<str>, tone: Tone) -> Cell {
     Cell { text: shown(text.as_ref()), tone }
 }
+
+/// Why nothing is known of the links of the namespaces that a handle means, if that is so of all of
+/// them: even a bare one has a loopback.
+pub fn unread(sight: &Sight, handle: &str) -> Option<String> {
+    let mut why = None;
+    for meaning in meanings(sight, handle) {
+        let (Meaning::Namespace(netns) | Meaning::Container(netns, _)) = meaning else {
+            return None;
+        };
+        if sight.links.keys().any(|id| id.netns == *netns) {
+            return None;
+        }
+        let prefix = format!("links of {netns}: ");
+        let told = sight.unseen.iter().find_map(|line| line.strip_prefix(&prefix));
+        why = Some(told.unwrap_or("it could not be entered").to_owned());
+    }
+    why
+}

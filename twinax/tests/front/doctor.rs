@@ -173,7 +173,9 @@ fn the_command_line_is_read() {
     assert_eq!(parse(line).unwrap(), Command::Doctor(doctor));
     let line = "twinax doctor web --only mtu-step,port-down pid:7 --skip mtu-tunnel --json";
     assert_eq!(parse(line).unwrap(), parse(&line.replace(',', " --only ")).unwrap());
-    for wrong in ["--only nothing", "--only mtu-step,nothing", "--list web", "--list --skip mtu-step"] {
+    for wrong in
+        ["--only nothing", "--only mtu-step,nothing", "--list web", "--list --skip mtu-step"]
+    {
         assert_eq!(parse(&format!("twinax doctor {wrong}")).unwrap_err().exit_code(), 2, "{wrong}");
     }
 }

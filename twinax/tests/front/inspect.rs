@@ -414,3 +414,20 @@ fn a_port_of_an_engine_inside_is_its_own() {
     let text = tree::text(&root, PLAIN);
     assert!(text.contains("published *:8080/tcp of pod shop/cart-0  → inner:80"), "{text}");
 }
+
+/// What could not be looked into is not said to have nothing.
+#[test]
+fn links_that_cannot_be_seen_are_not_said_to_be_missing() {
+    let mut sight = read();
+    let hidden = netns("netns:/run/netns/hidden");
+    let mut space = sight.spaces[&netns("pid:1002")].clone();
+    space.workloads.truncate(1);
+    space.workloads[0].name = "hidden".to_owned();
+    sight.spaces.insert(hidden, space);
+    assert_eq!(peer::unread(&sight, "hidden").as_deref(), Some("it could not be entered"));
+    sight.unseen.push("links of netns:/run/netns/hidden: Operation not permitted".to_owned());
+    assert_eq!(peer::unread(&sight, "hidden").as_deref(), Some("Operation not permitted"));
+    for known in ["host", "pid:1002", "veth1", "nobody"] {
+        assert_eq!(peer::unread(&sight, known), None, "{known}");
+    }
+}
