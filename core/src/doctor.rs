@@ -537,6 +537,18 @@ fn quoted(name: &str) -> String {
     }
 }
 
+/// Whether `nft` can be told of a link by [`quoted`] and of a table and a chain by their names: it has
+/// no way to write a quote, and no quotes for others than links.
+fn is_told_to_nft(link: &str, names: [&str; 2]) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    let is_name =
+        |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain);
+    !link.contains('"') && names.into_iter().all(is_name)
+}
+
+/// What is said in place of a command for `nft` that cannot be written.
+const BY_HAND: &str = "# accept it in that chain: names there cannot be written for nft";
+
 /// The beginning of a command that is to be run inside a namespace: empty on the host.
 fn within(sight: &Sight, netns: &Netns) -> String {
     let Netns::Container(handle) = netns else { return String::new() };

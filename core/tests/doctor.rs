@@ -909,6 +909,29 @@ fn a_command_means_the_name_that_it_is_about() {
     }
 }
 
+/// What nft would read as the end of a name is in no command for it.
+#[test]
+fn nft_is_not_told_what_it_would_read_otherwise() {
+    for (bridge, name) in [("x\";flush", "c"), ("br9", "c; flush ruleset"), ("br9", "\"")] {
+        let mut sick = healthy();
+        let space = sick.space("pid:6001", vec![workload(Runtime::Lxc, "odd", "")]);
+        let eth0 = link(&space, "eth0");
+        sick.bridge(bridge, "10.50.1.1/24");
+        sick.cable(&eth0, "odd6001", Some(bridge), &["10.50.1.2/24"]);
+        sick.default_route(&eth0, "10.50.1.1");
+        let forward = chain(name, base("filter", Hook::Forward, true), vec![]);
+        inside(&mut sick, &Netns::Host).firewall = vec![table(Family::Inet, "f", vec![forward])];
+        let report = examined(&sick.0);
+        assert!(ids(&report).contains(&"forward-dropped"));
+        let commands = report.findings.iter().flat_map(|it| &it.todo);
+        for command in commands.filter(|it| it.contains("nft insert")) {
+            assert!(!command.contains(';') && !command.contains("'\"'"), "{command}");
+        }
+        let by_hand = report.findings.iter().filter(|it| it.todo[0].starts_with("# accept it"));
+        assert!(by_hand.count() > 0, "{bridge} {name}");
+    }
+}
+
 /// Of what nobody could look into nothing is said, and least of all that it is healthy.
 #[test]
 fn what_was_asked_for_and_could_not_be_read_is_told() {

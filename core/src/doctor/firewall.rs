@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    Found, Severity, Subject, Told,
+    BY_HAND, Found, Severity, Subject, Told,
     exam::Exam,
+    is_told_to_nft,
     packet::{self, Dropped, Packet},
     quoted, spelled, turn, within, word,
 };
@@ -209,6 +210,9 @@ fn admit(exam: &Exam<'_>, it: &Swallowed<'_>, router: &LinkId) -> Vec<String> {
     let (table, chain) = (it.by.table, it.by.chain);
     let mut todo = Vec::new();
     let Some(tool) = packet::tool(table) else {
+        if !is_told_to_nft(router.name.as_str(), [&table.name, &chain.name]) {
+            return vec![BY_HAND.to_owned()];
+        }
         let (family, table, chain) = (table.family, word(&table.name), word(&chain.name));
         let rule = format!("{enter}nft insert rule {family} {table} {chain}");
         let link = quoted(router.name.as_str());
@@ -291,6 +295,9 @@ fn tell_bridged(
             let docker = by.table.chains.iter().any(|chain| chain.name == "DOCKER-USER");
             let chain = if docker { "DOCKER-USER".to_owned() } else { word(&by.chain.name) };
             format!("{enter}{tool} -I {chain} -i {link} -o {link} -j ACCEPT")
+        }
+        None if !is_told_to_nft(bridge.name.as_str(), [&by.table.name, &by.chain.name]) => {
+            BY_HAND.to_owned()
         }
         None => format!(
             "{enter}nft insert rule {} {} {} iifname {name} oifname {name} accept",
