@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    called::{called, candidate},
+    handle::{Meaning, choices, meanings},
     map::{is_loopback, shown},
     model::{LinkId, Netns},
-    peer,
-    sight::{Holder, LinkFacts, Runtime, Sight, Workload},
+    peer::{bridges, members, owner},
+    sight::{Holder, Runtime, Sight, Workload},
 };
 
 /// An interface to capture at.
@@ -34,25 +34,19 @@ pub enum Untapped {
     Unseen(String),
     /// A bridge without members.
     NoMembers,
-    /// Several are called so, a line each.
-    Ambiguous(Vec<String>),
+    /// Several things are called so: how many, and a line each.
+    Ambiguous(usize, String),
 }
 
-/// Returns where to capture for `handle`: an interface, a bridge (all its members), a container (all
-/// its interfaces but `lo`), or whatever else [`peer::find`] takes, at the end that is called so.
+/// Returns where to capture for `handle`: an interface, a bridge (all its members), a container or
+/// namespace (all its interfaces but `lo`), a network (the members of its bridge, or its containers' interfaces),
+/// or whatever else [`meanings`] finds.
 /// With `both` also at the other end of each cable.
 ///
 /// # Errors
 /// See [`Untapped`].
 pub fn taps(sight: &Sight, handle: &str, both: bool) -> Result<Vec<Tap>, Untapped> {
-    let mut links = Vec::new();
-    for id in meant(sight, handle)? {
-        let is_bridge = sight.links.get(id).is_some_and(|facts| facts.kind == "bridge");
-        match is_bridge {
-            true => links.extend(members(sight, id)),
-            false => links.push(id),
-        }
-    }
+    let mut links = meant(sight, handle)?;
     if links.is_empty() {
         return Err(Untapped::NoMembers);
     }
@@ -74,87 +68,61 @@ pub fn taps(sight: &Sight, handle: &str, both: bool) -> Result<Vec<Tap>, Untappe
     Ok(taps)
 }
 
-fn members<'a>(sight: &'a Sight, bridge: &LinkId) -> Vec<&'a LinkId> {
-    let all = sight.links.iter();
-    all.filter(|(_, facts)| facts.master.as_ref() == Some(bridge)).map(|(id, _)| id).collect()
-}
-
 fn other_end<'a>(sight: &'a Sight, id: &LinkId) -> Option<&'a LinkId> {
     let facts = sight.links.get(id).filter(|facts| facts.kind == "veth")?;
     sight.links.get_key_value(facts.leads_to.as_ref()?).map(|(id, _)| id)
 }
 
-/// The links that are meant, all of one namespace.
+/// The links that are meant, all of one namespace or network.
 fn meant<'a>(sight: &'a Sight, handle: &str) -> Result<Vec<&'a LinkId>, Untapped> {
     let own = LinkId { netns: Netns::Host, name: crate::name::IfName::spelled(handle.as_bytes()) };
     if let Some((id, _)) = sight.links.get_key_value(&own) {
-        return Ok(vec![id]);
+        return Ok(ports(sight, id));
     }
-    if let Some((place, name)) = handle.rsplit_once('/') {
-        let spaces = match place {
-            "host" => vec![&Netns::Host],
-            place => called(sight, place),
-        };
-        let links = sight.links.keys();
-        let named = links.filter(|id| id.name.as_str() == name && spaces.contains(&&id.netns));
-        let named: Vec<&LinkId> = named.collect();
-        if !named.is_empty() {
-            return one_namespace(sight, named);
+    let found = meanings(sight, handle);
+    let Some(first) = found.first() else { return Err(Untapped::Unknown) };
+    let place = first.netns();
+    if found.len() > 1 && (place.is_none() || found.iter().any(|one| one.netns() != place)) {
+        return Err(Untapped::Ambiguous(found.len(), choices(sight, "capture", &found)));
+    }
+    let mut links = BTreeSet::new();
+    for meaning in found {
+        match meaning {
+            Meaning::Link(id) => links.extend(ports(sight, id)),
+            // Its bridges themselves: what passes their members need not be its own.
+            Meaning::Namespace(netns) | Meaning::Container(netns, _) => {
+                let inside = inside(sight, netns);
+                if inside.is_empty() {
+                    return Err(Untapped::Unseen(sight.label(netns)));
+                }
+                links.extend(inside);
+            }
+            Meaning::Network(runtime, name) => {
+                let bridges = bridges(sight, runtime, name).into_iter();
+                links.extend(bridges.flat_map(|id| ports(sight, id)));
+                if links.is_empty() {
+                    let on = sight.spaces.iter().filter(|(_, space)| space.is_on(runtime, name));
+                    links.extend(on.flat_map(|(netns, _)| inside(sight, netns)));
+                }
+            }
         }
     }
-    let ends: Vec<&LinkId> =
-        peer::find(sight, handle).iter().map(|cable| end(sight, cable, handle)).collect();
-    if !ends.is_empty() {
-        return one_namespace(sight, ends);
-    }
-    let spaces = called(sight, handle);
-    let within = |id: &&LinkId| spaces.contains(&&id.netns) && !is_loopback(id);
-    let links: Vec<&LinkId> = sight.links.keys().filter(within).collect();
-    match (spaces.as_slice(), links.is_empty()) {
-        ([], _) => Err(Untapped::Unknown),
-        ([_], false) => Ok(links),
-        ([netns], true) => {
-            let lo = sight.links.keys().find(|id| id.netns == **netns);
-            lo.map(|lo| vec![lo]).ok_or_else(|| Untapped::Unseen(sight.label(netns)))
-        }
-        (many, _) => {
-            Err(Untapped::Ambiguous(many.iter().map(|netns| candidate(sight, netns)).collect()))
-        }
+    Ok(links.into_iter().collect())
+}
+
+/// The members of a bridge, and any other link itself.
+fn ports<'a>(sight: &'a Sight, id: &'a LinkId) -> Vec<&'a LinkId> {
+    match sight.links.get(id).is_some_and(|facts| facts.kind == "bridge") {
+        true => members(sight, id).collect(),
+        false => vec![id],
     }
 }
 
-/// The end of a cable that a handle speaks of; the one that is further in where it may be either.
-fn end<'a>(sight: &Sight, cable: &peer::Cable<'a>, handle: &str) -> &'a LinkId {
-    let bare = handle.split('@').next().unwrap_or(handle);
-    let is_meant = |id: &LinkId| {
-        let facts = sight.links.get(id);
-        let mac = sight.topology.links.get(id).map(|link| link.mac.to_string());
-        let has = |facts: &LinkFacts| {
-            facts.addrs.iter().any(|net| net.addr().to_string() == handle)
-                || handle.split_once('@').is_some_and(|(index, place)| {
-                    let here = sight.spaces.get(&id.netns);
-                    index.parse() == Ok(facts.index)
-                        && here.is_some_and(|space| sight.is_called(&id.netns, space, place))
-                })
-        };
-        id.name.as_str() == bare
-            || id.to_string() == handle
-            || mac.is_some_and(|mac| mac == handle.to_lowercase())
-            || facts.is_some_and(has)
-    };
-    match cable.far {
-        Some(far) if is_meant(far) || !is_meant(cable.near) => far,
-        _ => cable.near,
-    }
-}
-
-fn one_namespace<'a>(sight: &Sight, links: Vec<&'a LinkId>) -> Result<Vec<&'a LinkId>, Untapped> {
-    let first = &links[0].netns;
-    if links.iter().all(|id| id.netns == *first) {
-        return Ok(links);
-    }
-    let line = |id: &&LinkId| format!("{id}  {}", candidate(sight, &id.netns));
-    Err(Untapped::Ambiguous(links.iter().map(line).collect()))
+/// All links of a namespace but `lo`, and that where there is no other.
+fn inside<'a>(sight: &'a Sight, netns: &Netns) -> Vec<&'a LinkId> {
+    let links: Vec<&LinkId> = sight.links.keys().filter(|id| id.netns == *netns).collect();
+    let others: Vec<&LinkId> = links.iter().copied().filter(|id| !is_loopback(id)).collect();
+    if others.is_empty() { links } else { others }
 }
 
 fn tap(sight: &Sight, id: &LinkId) -> Tap {
@@ -175,7 +143,8 @@ fn tap(sight: &Sight, id: &LinkId) -> Tap {
     words.extend(space.map(|space| format!("net:[{}]", space.inode)));
     let far = facts.and_then(|facts| facts.leads_to.as_ref()).map(|far| &far.netns);
     for netns in std::iter::once(&id.netns).chain(far).filter(|netns| **netns != Netns::Host) {
-        words.push(candidate(sight, netns));
+        let space = sight.spaces.get(netns);
+        words.extend(space.into_iter().flat_map(|space| &space.workloads).map(owner));
     }
     words.extend(facts.and_then(|facts| facts.master.as_ref()).map(|m| format!("on {}", m.name)));
     Tap {

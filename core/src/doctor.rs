@@ -29,8 +29,8 @@ use serde::{Deserialize, Serialize};
 use self::exam::Exam;
 use crate::{
     handle::{Meaning, meanings},
-    map::shown,
     model::{LinkId, Netns},
+    name::{acts, shown},
     sight::{Sight, Space},
 };
 
@@ -287,6 +287,9 @@ pub struct Asked {
 pub struct Report {
     pub findings: Vec<Finding>,
     pub unchecked: Vec<Unchecked>,
+    /// Of the namespaces that were asked for, as people call them, those of which nothing could be
+    /// read: nothing is said of them.
+    pub unread: Vec<String>,
     /// How many checks were made.
     pub checks: usize,
 }
@@ -349,6 +352,7 @@ pub fn examine(sight: &Sight, asked: &Asked) -> Result<Report, String> {
             }
         }
     }
+    report.unread = scope.unread(sight);
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(report)
 }
@@ -405,6 +409,13 @@ impl Scope {
         self.all
             || !self.spaces.is_disjoint(&finding.spaces)
             || !self.links.is_disjoint(&finding.links)
+    }
+
+    /// The namespaces among them that could not be looked into: even a bare one has a loopback.
+    fn unread(&self, sight: &Sight) -> Vec<String> {
+        let read: BTreeSet<&Netns> = sight.links.keys().map(|id| &id.netns).collect();
+        let unread = self.spaces.iter().filter(|netns| !read.contains(netns));
+        unread.map(|netns| sight.label(netns)).collect()
     }
 
     fn covers_space(&self, netns: &Netns) -> bool {
@@ -488,15 +499,55 @@ fn place(sight: &Sight, id: &LinkId) -> String {
     format!("{} {}", sight.label(&id.netns), shown(id.name.as_str()))
 }
 
-/// A word for the shell, quoted where it has to be. What would act on a terminal was spelled out
-/// before.
+/// A word for the shell, quoted where it has to be. What would act on a terminal is written in a way
+/// that shells read back (`$'\x1b'`: bash, zsh, POSIX since 2024), so that the command still means it.
 fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-:/@%+,=".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", shown(text).replace('\'', r"'\''")),
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    match text.chars().any(acts) {
+        true => spelled(&shown(&text.replace('\\', r"\x5c"))),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
+
+/// The same for what [`IfName::spelled`] has spelled: there a backslash begins a byte.
+///
+/// [`IfName::spelled`]: crate::name::IfName::spelled
+fn spelled(text: &str) -> String {
+    match text.contains('\\') {
+        true => format!("$'{}'", text.replace('\'', r"\x27")),
+        false => word(text),
+    }
+}
+
+/// A link's name in a rule for `nft`, which has quotes of its own: for names with other characters
+/// than those of its own names, and for those that may be words of its language, as `fwd`. None of
+/// these that is as short has a dash in it or a digit at its end.
+fn quoted(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain);
+    let may_be_word = !name.contains('-') && !name.ends_with(|c: char| c.is_ascii_digit());
+    match () {
+        () if is_name && !may_be_word => name.to_owned(),
+        () if name.contains('\\') => spelled(&format!("\"{name}\"")),
+        // At the end it would stand for any rest.
+        () => word(&format!("\"{}\"", name.replace('*', r"\*"))),
+    }
+}
+
+/// Whether `nft` can be told of a link by [`quoted`] and of a table and a chain by their names: it has
+/// no way to write a quote, and no quotes for others than links.
+fn is_told_to_nft(link: &str, names: [&str; 2]) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    let is_name =
+        |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain);
+    !link.contains('"') && names.into_iter().all(is_name)
+}
+
+/// What is said in place of a command for `nft` that cannot be written.
+const BY_HAND: &str = "# accept it in that chain: names there cannot be written for nft";
 
 /// The beginning of a command that is to be run inside a namespace: empty on the host.
 fn within(sight: &Sight, netns: &Netns) -> String {
@@ -524,7 +575,7 @@ fn within(sight: &Sight, netns: &Netns) -> String {
 /// The command that turns a switch.
 fn turn(sight: &Sight, netns: &Netns, switch: &str, value: &str) -> String {
     // With `/` between its parts a name may have dots in it.
-    format!("{}sysctl -w {}={value}", within(sight, netns), word(&format!("net/{switch}")))
+    format!("{}sysctl -w {}={value}", within(sight, netns), spelled(&format!("net/{switch}")))
 }
 
 /// `1 container`, `3 containers`.

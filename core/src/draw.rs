@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    map::{Counts, View, Wanted, held_by, host_side, is_loopback, is_up, shown, tree},
+    map::{Counts, Tone, View, Wanted, held_by, is_loopback, is_up, port_cells, shown, tree},
     model::{LinkId, Netns},
     sight::{Holder, LinkFacts, Sight, Space, Workload},
 };
@@ -61,6 +61,8 @@ pub enum Hang {
     Apart,
     /// Containers in the host's own namespace; each is a card.
     Shared,
+    /// Containers in namespaces that may not be seen; each is a card.
+    Unseen,
     /// Namespaces with nothing but their loopback.
     NoNetwork,
 }
@@ -212,9 +214,10 @@ impl Scene {
         ties.find_homes(&view);
         ties.find_lanes(&view);
         ties.find_devices(&view);
+        let ports = ports(&view);
         let mut scene = Self {
             lanes: ties.lanes.iter().map(|hang| lane(&view, hang)).collect(),
-            cards: ties.cards.iter().map(|netns| card(&view, &ties, netns)).collect(),
+            cards: ties.cards.iter().map(|netns| card(&view, &ties, netns, &ports)).collect(),
             devices: ties.devices.iter().map(|id| device(&view, id)).collect(),
             wires: Vec::new(),
             counts: tree(sight, wanted).1,
@@ -225,10 +228,12 @@ impl Scene {
                 .map_or_else(String::new, |space| format!("net:[{}]", space.inode)),
         };
         scene.wires = ties.wires(&view);
-        if !view.guests.is_empty() {
-            scene.lanes.push(lane(&view, &Hang::Shared));
-            let lane = scene.lanes.len() - 1;
-            scene.cards.extend(view.guests.iter().map(|w| guest(w, lane)));
+        for (hang, workloads) in [(Hang::Shared, &view.guests), (Hang::Unseen, &view.unplaced)] {
+            if !workloads.is_empty() {
+                scene.lanes.push(lane(&view, &hang));
+                let lane = scene.lanes.len() - 1;
+                scene.cards.extend(workloads.iter().map(|w| guest(w, lane)));
+            }
         }
         scene.keep_kin_together();
         scene
@@ -574,6 +579,9 @@ fn lane(view: &View<'_>, hang: &Hang) -> Lane {
         Hang::Inside(netns) => (format!("inside {}", view.sight.label(netns)), Vec::new()),
         Hang::Apart => ("on no network of the host".to_owned(), Vec::new()),
         Hang::Shared => ("host network".to_owned(), vec!["in the host's own namespace".to_owned()]),
+        Hang::Unseen => {
+            ("somewhere".to_owned(), vec!["in namespaces that may not be seen".to_owned()])
+        }
         Hang::NoNetwork => ("no network".to_owned(), vec!["loopback only".to_owned()]),
     };
     let facts = match hang {
@@ -618,13 +626,13 @@ fn gateways(view: &View<'_>, id: &LinkId) -> Vec<IpAddr> {
     ways.filter_map(|route| route.via).collect()
 }
 
-fn card(view: &View<'_>, ties: &Ties<'_>, netns: &Netns) -> Card {
+fn card(view: &View<'_>, ties: &Ties<'_>, netns: &Netns, ports: &Ports<'_>) -> Card {
     let nobody = Space::default();
     let space = view.sight.spaces.get(netns).unwrap_or(&nobody);
     let home = ties.homes.get(netns);
     let chips = space.workloads.iter().map(chip);
     let links = view.links_in(netns).filter(|(id, _)| !is_loopback(id));
-    let ports = links.map(|(id, facts)| Port {
+    let ends = links.map(|(id, facts)| Port {
         name: shown(id.name.as_str()),
         kind: shown(&facts.kind),
         addrs: worth_showing(facts).iter().map(IpNet::addr).collect(),
@@ -635,8 +643,8 @@ fn card(view: &View<'_>, ties: &Ties<'_>, netns: &Netns) -> Card {
         lane: ties.lanes.iter().position(|lane| Some(lane) == home).unwrap_or_default(),
         label: view.sight.label(netns),
         chips: chips.collect(),
-        ports: ports.collect(),
-        published: space.workloads.iter().flat_map(published).collect(),
+        ports: ends.collect(),
+        published: ports.get(netns).cloned().unwrap_or_default(),
         held: shown(&held_by(space)),
         forlorn: !space.holders.iter().any(|holder| *holder != Holder::Unseen),
     }
@@ -670,10 +678,21 @@ fn worth_showing(facts: &LinkFacts) -> Vec<IpNet> {
     if given.is_empty() { own } else { given }
 }
 
-fn published(workload: &Workload) -> Vec<String> {
-    let mut ports = workload.published.clone();
-    ports.sort();
-    ports.iter().map(|port| format!("{} → {}", host_side(port), port.container_port)).collect()
+/// What is written of the ports that lead to each namespace.
+type Ports<'a> = BTreeMap<&'a Netns, Vec<String>>;
+
+/// As the tree has them: where, which port there, and what is wrong with it.
+fn ports<'a>(view: &View<'a>) -> Ports<'a> {
+    let mut ports = Ports::new();
+    for port in view.ports() {
+        let Some(netns) = port.netns else { continue };
+        let cells = port_cells(view.sight, &port);
+        let at = cells.first().map(|cell| cell.text.as_str()).unwrap_or_default();
+        let bad = cells.iter().filter(|cell| cell.tone == Tone::Bad);
+        let bad: String = bad.map(|cell| format!(" ({})", cell.text)).collect();
+        ports.entry(netns).or_default().push(format!("{at} → {}{bad}", port.to_port));
+    }
+    ports
 }
 
 fn device(view: &View<'_>, id: &LinkId) -> Device {

@@ -1,13 +1,19 @@
 //! From whatever a person has in hand to what it may mean: a namespace, a container, a link, a
 //! network.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
-    map::is_loopback,
     model::{LinkId, Netns},
-    sight::{Holder, LinkFacts, Runtime, Sight, Space, Workload},
+    name::shown,
+    sight::{Holder, LinkFacts, Runtime, Sight, Space, Workload, is_loopback},
 };
+
+/// No more meanings of one handle are listed.
+const CHOICES: usize = 40;
 
 /// What a handle may mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -185,8 +191,7 @@ fn own_first(links: BTreeSet<Meaning<'_>>) -> BTreeSet<Meaning<'_>> {
 fn named<'a>(sight: &'a Sight, handle: &str) -> BTreeSet<Meaning<'a>> {
     let mut found =
         pick(sight, |id, facts| id.name.as_str() == handle || facts.alt_names.contains(handle));
-    let is = |w: &Workload| w.name == handle || w.id == handle;
-    found.extend(containers(sight, is));
+    found.extend(containers(sight, |workload| is_named(workload, handle)));
     for (netns, space) in &sight.spaces {
         // A pod's containers share a namespace: that is the pod.
         if space.workloads.iter().any(|w| w.pod.as_deref() == Some(handle)) {
@@ -236,10 +241,127 @@ fn of_process<'a>(sight: &'a Sight, handle: &str) -> BTreeSet<Meaning<'a>> {
 }
 
 fn with_id<'a>(sight: &'a Sight, handle: &str) -> BTreeSet<Meaning<'a>> {
-    match handle.len() {
-        4.. => containers(sight, |w| w.id.starts_with(handle)).collect(),
-        _ => BTreeSet::new(),
+    containers(sight, |workload| begins(workload, handle)).collect()
+}
+
+/// Returns the namespaces that `handle` may mean, each with what is called so: a container or a
+/// namespace before an interface, which means the container that its cable leads to if it is one
+/// of the host's, and that before a network, which means all that are on it.
+pub fn spaces<'a>(sight: &'a Sight, handle: &str) -> BTreeMap<&'a Netns, Meaning<'a>> {
+    let rank = |meaning: &Meaning<'_>| match meaning {
+        Meaning::Namespace(_) | Meaning::Container(..) => 0,
+        Meaning::Link(_) => 1,
+        Meaning::Network(..) => 2,
+    };
+    let found = meanings(sight, handle);
+    let first = found.iter().map(rank).min();
+    let mut spaces = BTreeMap::new();
+    for meaning in found.into_iter().filter(|meaning| Some(rank(meaning)) == first) {
+        match meaning {
+            Meaning::Namespace(netns) | Meaning::Container(netns, _) => {
+                spaces.insert(netns, meaning);
+            }
+            Meaning::Link(id) => {
+                let far = sight.links.get(id).and_then(|facts| facts.leads_to.as_ref());
+                let far = far.filter(|_| id.netns == Netns::Host);
+                let far = far.and_then(|far| sight.spaces.get_key_value(&far.netns));
+                spaces.insert(far.map_or(&id.netns, |(netns, _)| netns), meaning);
+            }
+            Meaning::Network(runtime, name) => {
+                let on = sight.spaces.iter().filter(|(_, space)| space.is_on(runtime, name));
+                spaces.extend(on.map(|(netns, _)| (netns, Meaning::Namespace(netns))));
+            }
+        }
     }
+    spaces
+}
+
+/// What a thing is called and what it is, in one line.
+pub fn title(sight: &Sight, meaning: &Meaning<'_>) -> String {
+    match meaning {
+        Meaning::Namespace(netns) => format!("namespace {}", sight.label(netns)),
+        Meaning::Container(netns, n) => {
+            let workload = sight.spaces.get(*netns).and_then(|space| space.workloads.get(*n));
+            workload
+                .map(|w| format!("container {} ({})", shown(&w.name), w.runtime))
+                .unwrap_or_default()
+        }
+        Meaning::Link(id) => {
+            let kind = sight.links.get(*id).map(|facts| facts.kind.as_str()).unwrap_or_default();
+            let kind = if kind.is_empty() { "device" } else { kind };
+            format!("{kind} {} of {}", shown(id.name.as_str()), sight.label(&id.netns))
+        }
+        Meaning::Network(runtime, name) => format!("network {} ({runtime})", shown(name)),
+    }
+}
+
+/// Returns what a handle may mean where that is several things, a line each for people, with what
+/// to write to mean one of them: `verb` is the command that was given. Of very many the first.
+pub fn choices<'a>(
+    sight: &Sight,
+    verb: &str,
+    meanings: impl IntoIterator<Item = &'a Meaning<'a>>,
+) -> String {
+    let exact = |meaning: &Meaning<'_>| shown(&meaning.exact(sight));
+    let line = |meaning: &'a Meaning<'a>| {
+        format!("  {}  (twinax {verb} {})\n", title(sight, meaning), exact(meaning))
+    };
+    let mut meanings = meanings.into_iter();
+    let mut lines: String = meanings.by_ref().take(CHOICES).map(line).collect();
+    match meanings.count() {
+        0 => {}
+        more => lines += &format!("  … and {more} more\n"),
+    }
+    lines
+}
+
+impl Sight {
+    /// What people call a namespace: its containers, its pod, or a handle that commands take.
+    pub fn label(&self, netns: &Netns) -> String {
+        let Netns::Container(handle) = netns else { return "host".to_owned() };
+        let workloads = self.spaces.get(netns).map(|space| space.workloads.as_slice());
+        let workloads = workloads.unwrap_or_default();
+        let pod = workloads.iter().find_map(|workload| workload.pod.as_deref());
+        // Podman's pods need not share a network: then the name tells more.
+        let is_alone = matches!(workloads, [one] if one.runtime == Runtime::Podman
+            && !one.labels.contains_key("role"));
+        if let Some(pod) = pod.filter(|_| !is_alone) {
+            return format!("pod {}", shown(pod));
+        }
+        let names: Vec<String> = workloads.iter().map(|workload| shown(&workload.name)).collect();
+        match names.is_empty() {
+            true => shown(handle.as_str()),
+            false => names.join(" + "),
+        }
+    }
+}
+
+impl Space {
+    /// Whether a container that lives in it is on that network of its runtime.
+    pub fn is_on(&self, runtime: Runtime, network: &str) -> bool {
+        let on = |w: &Workload| w.runtime == runtime && w.networks.iter().any(|n| n == network);
+        self.workloads.iter().any(on)
+    }
+}
+
+impl Workload {
+    /// Whether a person may mean this container by `handle`, whatever else is called so.
+    pub(crate) fn is_called(&self, handle: &str) -> bool {
+        let handle = handle.strip_prefix("container:").unwrap_or(handle);
+        is_named(self, handle)
+            || self.pod.as_deref() == Some(handle)
+            || begins(self, handle)
+            || self.pid.is_some_and(|pid| handle.parse() == Ok(pid))
+    }
+}
+
+fn is_named(workload: &Workload, handle: &str) -> bool {
+    workload.name == handle || workload.id == handle
+}
+
+/// Of fewer digits it would be chance.
+fn begins(workload: &Workload, handle: &str) -> bool {
+    handle.len() >= 4 && workload.id.starts_with(handle)
 }
 
 /// The names that come nearest to a handle that means nothing, at most five, the nearest first.

@@ -9,9 +9,9 @@ use crate::{
     interior::{Interior, PolicyRule, SeenRoute},
     map::{Branch, Cell, Tone, is_up, port_cells, shown, who},
     model::{LinkId, Netns},
-    peer::{members, numbers, on_the_wire, owner},
+    peer::{bridges, members, numbers, on_the_wire, owner},
     published::{Published, published},
-    sight::{LinkFacts, Runtime, Sight, Space},
+    sight::{LinkFacts, Runtime, Sight, Space, Workload},
 };
 
 /// Chains with more rules than this are counted, unless all rules are wanted.
@@ -65,25 +65,6 @@ pub fn inspect(sight: &Sight, meaning: &Meaning<'_>, detail: Detail) -> Vec<Bran
     sections.into_iter().flatten().collect()
 }
 
-/// What a thing is called and what it is, in one line.
-pub fn title(sight: &Sight, meaning: &Meaning<'_>) -> String {
-    match meaning {
-        Meaning::Namespace(netns) => format!("namespace {}", sight.label(netns)),
-        Meaning::Container(netns, n) => {
-            let workload = sight.spaces.get(*netns).and_then(|space| space.workloads.get(*n));
-            workload
-                .map(|w| format!("container {} ({})", shown(&w.name), w.runtime))
-                .unwrap_or_default()
-        }
-        Meaning::Link(id) => {
-            let kind = sight.links.get(*id).map(|facts| facts.kind.as_str()).unwrap_or_default();
-            let kind = if kind.is_empty() { "device" } else { kind };
-            format!("{kind} {} of {}", shown(id.name.as_str()), sight.label(&id.netns))
-        }
-        Meaning::Network(runtime, name) => format!("network {} ({runtime})", shown(name)),
-    }
-}
-
 struct Page<'a> {
     sight: &'a Sight,
     detail: Detail,
@@ -100,8 +81,8 @@ impl<'a> Page<'a> {
         sections.push(self.neighbours(|id| id.netns == *netns));
         sections.push(self.listeners(netns));
         sections.push(self.ports(ports.collect()));
+        sections.push(self.routes(netns));
         if let Some(inside) = self.sight.interiors.get(netns) {
-            sections.push(self.routes(inside));
             sections.push(policy(inside));
             sections.push(resolver(inside));
             sections.extend(inside.firewall.iter().map(|table| Some(self.table(table))));
@@ -135,7 +116,10 @@ impl<'a> Page<'a> {
             rows.push(pair("held by", shown(&holder.to_string())));
         }
         if space.holders.len() > most {
-            rows.push(pair("", format!("and {} more (--rules)", space.holders.len() - most)));
+            rows.push(pair(
+                "",
+                format!("and {} more (inspect --rules)", space.holders.len() - most),
+            ));
         }
         section("identity", rows)
     }
@@ -212,8 +196,29 @@ impl<'a> Page<'a> {
         section("published", self.cut(rows.collect()))
     }
 
-    fn routes(&self, inside: &Interior) -> Option<Branch> {
-        section("routes", self.cut(inside.routes.iter().map(route).collect()))
+    fn routes(&self, netns: &Netns) -> Option<Branch> {
+        match self.sight.interiors.get(netns).map(|inside| &inside.routes) {
+            Some(all) if !all.is_empty() => {
+                section("routes", self.cut(all.iter().map(route).collect()))
+            }
+            _ => self.main_routes(|id| id.netns == *netns),
+        }
+    }
+
+    /// Those of the main table, which are known where those of every table were not read.
+    fn main_routes(&self, wanted: impl Fn(&LinkId) -> bool) -> Option<Branch> {
+        let routes = self.sight.topology.routes.iter().filter(|route| wanted(&route.link));
+        let rows = routes.map(|route| {
+            let via = route.via.map(|via| format!("via {via} ")).unwrap_or_default();
+            let src = route.src.map(|src| format!("src {src}")).unwrap_or_default();
+            row([
+                cell(destination(&route.dst), Tone::Plain),
+                cell(format!("{via}dev {}", shown(route.link.name.as_str())), Tone::Plain),
+                cell(src, Tone::Faint),
+                Cell::default(),
+            ])
+        });
+        section("routes", self.cut(rows.collect()))
     }
 
     fn table(&self, table: &Table) -> Branch {
@@ -255,7 +260,7 @@ impl<'a> Page<'a> {
         let count = match chain.rules.len() {
             0 => "empty".to_owned(),
             n if few => some(n, "rule"),
-            n => format!("{n} rules (--rules)"),
+            n => format!("{n} rules (inspect --rules)"),
         };
         Branch {
             cells: vec![
@@ -289,8 +294,8 @@ impl<'a> Page<'a> {
         }
         sections.push(self.forwarding(id));
         sections.push(self.neighbours(|link| link == id));
+        sections.push(self.routes_by(id));
         if let Some(inside) = self.sight.interiors.get(&id.netns) {
-            sections.push(self.routes_by(inside, id));
             sections.push(self.rules_about(inside, id));
             let of_link = format!("/{}/", id.name);
             sections.push(switches_of(inside, |name| name.contains(&of_link)));
@@ -349,10 +354,15 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn routes_by(&self, inside: &Interior, id: &LinkId) -> Option<Branch> {
+    fn routes_by(&self, id: &LinkId) -> Option<Branch> {
         let by =
             |r: &&SeenRoute| r.hops.iter().any(|hop| hop.out.as_deref() == Some(id.name.as_str()));
-        section("routes", self.cut(inside.routes.iter().filter(by).map(route).collect()))
+        match self.sight.interiors.get(&id.netns).map(|inside| &inside.routes) {
+            Some(all) if !all.is_empty() => {
+                section("routes", self.cut(all.iter().filter(by).map(route).collect()))
+            }
+            _ => self.main_routes(|link| link == id),
+        }
     }
 
     /// Rules that name an interface, or an address on one of its subnets.
@@ -395,25 +405,12 @@ impl<'a> Page<'a> {
     }
 
     fn network(&self, runtime: Runtime, name: &str) -> Vec<Option<Branch>> {
-        let mut rows = Vec::new();
-        let mut bridges: BTreeSet<&LinkId> = BTreeSet::new();
-        let spaces = self.sight.spaces.iter().filter(|(_, space)| space.is_on(runtime, name));
-        let mut single = BTreeSet::new();
-        for (netns, space) in spaces {
-            let on = |w: &&crate::sight::Workload| w.networks.iter().any(|n| n == name);
-            for workload in space.workloads.iter().filter(on) {
-                rows.push(pair("container", owner(workload)));
-                let found = self.bridges_of(netns);
-                // Of one that is on this network only, it is clear which bridge is meant.
-                if workload.networks.len() == 1 {
-                    single.extend(found.iter().copied());
-                }
-                bridges.extend(found);
-            }
-        }
-        let bridges = if single.is_empty() { bridges } else { single };
-        let mut sections = vec![section("containers", self.cut(rows))];
-        for bridge in bridges {
+        let spaces = self.sight.spaces.values().filter(|space| space.is_on(runtime, name));
+        let on = |w: &&Workload| w.networks.iter().any(|n| n == name);
+        let rows = spaces.flat_map(|space| space.workloads.iter().filter(on));
+        let rows = rows.map(|workload| pair("container", owner(workload)));
+        let mut sections = vec![section("containers", self.cut(rows.collect()))];
+        for bridge in bridges(self.sight, runtime, name) {
             let name = cell(format!("bridge {}", shown(bridge.name.as_str())), Tone::Name);
             sections.push(Some(Branch { cells: vec![name], children: Vec::new() }));
             sections.extend(self.link(bridge));
@@ -421,22 +418,12 @@ impl<'a> Page<'a> {
         sections
     }
 
-    /// The bridges that a namespace's cables lead to.
-    fn bridges_of(&self, netns: &Netns) -> Vec<&'a LinkId> {
-        let links = self.sight.links.iter().filter(|(id, _)| id.netns == *netns);
-        let masters = links.filter_map(|(_, facts)| {
-            let far = self.sight.links.get(facts.leads_to.as_ref()?)?;
-            self.sight.links.get_key_value(far.master.as_ref()?).map(|(id, _)| id)
-        });
-        masters.collect()
-    }
-
     /// The first rows, and how many there are.
     fn cut(&self, mut rows: Vec<Branch>) -> Vec<Branch> {
         if !self.detail.rules && rows.len() > ROWS {
             let more = rows.len() - ROWS;
             rows.truncate(ROWS);
-            rows.push(pair("…", format!("and {more} more (--rules)")));
+            rows.push(pair("…", format!("and {more} more (inspect --rules)")));
         }
         rows
     }
@@ -467,6 +454,14 @@ fn is_link_local(addr: IpAddr) -> bool {
     }
 }
 
+fn destination(dst: &ipnet::IpNet) -> String {
+    match (dst.prefix_len(), dst) {
+        (0, ipnet::IpNet::V4(_)) => "default".to_owned(),
+        (0, ipnet::IpNet::V6(_)) => "default (IPv6)".to_owned(),
+        _ => dst.to_string(),
+    }
+}
+
 fn route(route: &SeenRoute) -> Branch {
     let hops = route.hops.iter().map(|hop| {
         let via = hop.via.map(|via| format!("via {via} ")).unwrap_or_default();
@@ -479,12 +474,6 @@ fn route(route: &SeenRoute) -> Branch {
     words.extend((route.metric > 0).then(|| format!("metric {}", route.metric)));
     words.extend(route.mtu.map(|mtu| format!("mtu {mtu}")));
     words.push(route.protocol.clone());
-    let to = if route.dst.prefix_len() == 0 {
-        let v6 = if route.dst.addr().is_ipv6() { " (IPv6)" } else { "" };
-        format!("default{v6}")
-    } else {
-        route.dst.to_string()
-    };
     let unicast = route.kind == "unicast";
     let table = match route.table {
         254 => String::new(),
@@ -493,7 +482,7 @@ fn route(route: &SeenRoute) -> Branch {
         table => format!("table {table}"),
     };
     row([
-        cell(to, Tone::Plain),
+        cell(destination(&route.dst), Tone::Plain),
         cell(
             if unicast { hops.join(", ") } else { route.kind.clone() },
             if unicast { Tone::Plain } else { Tone::Bad },

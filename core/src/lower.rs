@@ -209,20 +209,20 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn network(&self, endpoint: &Endpoint) -> &Network {
+    fn network(&self, endpoint: &Endpoint) -> &'a Network {
         let network = self.state.networks.get(&endpoint.network);
         network.expect("a network with endpoints exists: it is not removed before them")
     }
 
     fn endpoint(&mut self, endpoint: &Endpoint) {
-        let network = self.network(endpoint).clone();
+        let network = self.network(endpoint);
         let outer = LinkId::host(host_end(endpoint.number));
         let inner =
             LinkId { netns: Netns::Container(self.name.clone()), name: endpoint.ifname.clone() };
-        self.cable(endpoint, &network, (&outer, &inner));
+        self.cable(endpoint, network, (&outer, &inner));
         match network.driver {
-            Driver::Bridge => self.bridged(endpoint, &network, (&outer, &inner)),
-            Driver::Routed => self.routed(endpoint, &network, (&outer, &inner)),
+            Driver::Bridge => self.bridged(endpoint, network, (&outer, &inner)),
+            Driver::Routed => self.routed(endpoint, network, (&outer, &inner)),
         }
         self.names(endpoint);
     }

@@ -8,7 +8,9 @@ use std::{
 };
 
 pub use crate::name::shown;
+pub(crate) use crate::sight::is_loopback;
 use crate::{
+    handle::{Meaning, spaces},
     model::{LinkId, Netns},
     name::Proto,
     published::{Listens, Published, published},
@@ -122,7 +124,7 @@ impl Wanted {
     /// Returns the first of what is wanted that nothing matches.
     pub fn unmatched(&self, sight: &Sight) -> Option<Unmatched> {
         let matches = |wanted: &Self| {
-            sight.spaces.iter().any(|(netns, space)| is_wanted(sight, wanted, netns, space))
+            !visible(sight, wanted).is_empty()
                 || sight.unplaced.iter().any(|workload| wanted.takes(workload))
         };
         let only = |handle: &String| Self { only: vec![handle.clone()], ..Self::default() };
@@ -213,7 +215,7 @@ pub(crate) struct View<'a> {
     /// The containers on the host's own network that are wanted.
     pub(crate) guests: Vec<&'a Workload>,
     /// Those that are wanted of the containers in namespaces that may not be seen.
-    unplaced: Vec<&'a Workload>,
+    pub(crate) unplaced: Vec<&'a Workload>,
     /// Only some are wanted, so that what leads to none of them is left out.
     pub(crate) narrowed: bool,
     all: bool,
@@ -237,9 +239,7 @@ impl<'a> View<'a> {
         for route in sight.topology.routes.iter().filter(|route| route.dst.prefix_len() == 0) {
             gateways.entry(&route.link).or_default().extend(route.via);
         }
-        let visible =
-            sight.spaces.iter().filter(|(netns, space)| is_wanted(sight, wanted, netns, space));
-        let visible = visible.map(|(netns, _)| netns).collect();
+        let visible = visible(sight, wanted);
         let narrowed =
             !wanted.only.is_empty() || wanted.network.is_some() || wanted.runtime.is_some();
         let all = wanted.all;
@@ -402,8 +402,8 @@ impl<'a> View<'a> {
         Row::of_link(id, cells)
     }
 
-    /// The ports that lead into containers, by which rule, and who listens there.
-    fn published(&self) -> Vec<Row> {
+    /// The ports that lead into containers that are wanted.
+    pub(crate) fn ports(&self) -> Vec<Published<'a>> {
         let ports = published(self.sight).into_iter();
         // An address that the host does not have is a cluster's service, not a port of the host.
         let own = |port: &Published<'_>, at: IpAddr| {
@@ -416,6 +416,11 @@ impl<'a> View<'a> {
             Some(netns) => self.visible.contains(netns),
             None => !self.narrowed,
         });
+        shown.collect()
+    }
+
+    /// These, by which rule, and who listens there.
+    fn published(&self) -> Vec<Row> {
         let inside = |port: &Published<'_>| match port.host {
             Netns::Host => String::new(),
             host => format!(" of {}", self.label(host)),
@@ -425,7 +430,7 @@ impl<'a> View<'a> {
             cells[0].text = format!("published {}{}", cells[0].text, inside(&port));
             Row { about: Subject::port(&port), cells, children: Vec::new() }
         };
-        shown.map(row).collect()
+        self.ports().into_iter().map(row).collect()
     }
 
     /// Namespaces that no cable from the host leads to, and what else is in those it does lead to.
@@ -559,39 +564,24 @@ impl Row {
     }
 }
 
-impl Sight {
-    /// What people call a namespace: its containers, its pod, or a handle that commands take.
-    pub fn label(&self, netns: &Netns) -> String {
-        let Netns::Container(handle) = netns else { return "host".to_owned() };
-        let workloads = self.spaces.get(netns).map(|space| space.workloads.as_slice());
-        let workloads = workloads.unwrap_or_default();
-        let pod = workloads.iter().find_map(|workload| workload.pod.as_deref());
-        // Podman's pods need not share a network: then the name tells more.
-        let is_alone = matches!(workloads, [one] if one.runtime == Runtime::Podman
-            && !one.labels.contains_key("role"));
-        if let Some(pod) = pod.filter(|_| !is_alone) {
-            return format!("pod {}", shown(pod));
-        }
-        let names: Vec<String> = workloads.iter().map(|workload| shown(&workload.name)).collect();
-        match names.is_empty() {
-            true => shown(handle.as_str()),
-            false => names.join(" + "),
-        }
-    }
-}
-
-/// Whether a namespace is to be shown.
-fn is_wanted(sight: &Sight, wanted: &Wanted, netns: &Netns, space: &Space) -> bool {
-    let runtime = |w: &Workload| wanted.runtime.is_none_or(|runtime| w.runtime == runtime);
-    if wanted.runtime.is_some() && !space.workloads.iter().any(runtime) {
-        return false;
-    }
-    if let Some(network) = &wanted.network
-        && !is_on(sight, netns, space, network)
-    {
-        return false;
-    }
-    wanted.only.is_empty() || wanted.only.iter().any(|handle| sight.is_called(netns, space, handle))
+/// The namespaces that are to be shown.
+fn visible<'a>(sight: &'a Sight, wanted: &Wanted) -> BTreeSet<&'a Netns> {
+    let called = |handle: &String| {
+        let spaces = spaces(sight, handle).into_iter();
+        // An interface of the host's own is in the map, and nothing that a map could be of.
+        let spaces = spaces.filter(|(netns, meaning)| {
+            **netns != Netns::Host || !matches!(meaning, Meaning::Link(_))
+        });
+        spaces.map(|(netns, _)| netns)
+    };
+    let only: BTreeSet<&Netns> = wanted.only.iter().flat_map(called).collect();
+    let of = |w: &Workload| wanted.runtime.is_none_or(|runtime| w.runtime == runtime);
+    let is_wanted = |(netns, space): &(&'a Netns, &'a Space)| {
+        (wanted.only.is_empty() || only.contains(netns))
+            && (wanted.runtime.is_none() || space.workloads.iter().any(of))
+            && wanted.network.as_ref().is_none_or(|network| is_on(sight, netns, space, network))
+    };
+    sight.spaces.iter().filter(is_wanted).map(|(netns, _)| netns).collect()
 }
 
 /// Containers of which there is nothing but themselves to show, under a heading.
@@ -633,38 +623,6 @@ fn is_on(sight: &Sight, netns: &Netns, space: &Space, network: &str) -> bool {
     let mut masters =
         links.filter_map(|(_, facts)| sight.links.get(facts.leads_to.as_ref()?)?.master.as_ref());
     by_runtime || masters.any(|master| master.name.as_str() == network)
-}
-
-impl Sight {
-    /// Whether a person may mean this namespace by `handle`.
-    pub fn is_called(&self, netns: &Netns, space: &Space, handle: &str) -> bool {
-        let is_pid = |holder: &Holder| match holder {
-            Holder::Process { pid, .. } => handle.parse() == Ok(*pid),
-            _ => false,
-        };
-        let addr: Option<IpAddr> = handle.parse().ok();
-        let has = |facts: &LinkFacts| facts.addrs.iter().any(|net| Some(net.addr()) == addr);
-        let links = || self.links.iter().filter(|(id, _)| id.netns == *netns);
-        netns.to_string() == handle
-            || space.inode.to_string() == handle
-            || space.workloads.iter().any(|workload| workload.is_called(handle))
-            || space.holders.iter().any(is_pid)
-            || (addr.is_some() && links().any(|(_, facts)| has(facts)))
-    }
-}
-
-impl Workload {
-    /// Whether a person may mean this container by `handle`.
-    fn is_called(&self, handle: &str) -> bool {
-        self.name == handle
-            || self.pod.as_deref() == Some(handle)
-            || handle.len() >= 4 && self.id.starts_with(handle)
-            || self.pid.is_some_and(|pid| handle.parse() == Ok(pid))
-    }
-}
-
-pub(crate) fn is_loopback(id: &LinkId) -> bool {
-    id.name.as_str() == "lo"
 }
 
 /// Where a published port is reached on the host.

@@ -76,14 +76,6 @@ fn is_cable(sight: &Sight, id: &LinkId) -> bool {
     matches!(kind, Some("veth" | "netkit" | "vxcan"))
 }
 
-impl Space {
-    /// Whether a container that lives in it is on that network of its runtime.
-    pub fn is_on(&self, runtime: Runtime, network: &str) -> bool {
-        let on = |w: &Workload| w.runtime == runtime && w.networks.iter().any(|n| n == network);
-        self.workloads.iter().any(on)
-    }
-}
-
 pub(crate) fn cable<'a>(sight: &'a Sight, id: &'a LinkId) -> Cable<'a> {
     let far = sight.links.get(id).and_then(|facts| facts.leads_to.as_ref());
     let far = far.and_then(|far| sight.links.get_key_value(far)).map(|(far, _)| far);
@@ -170,6 +162,26 @@ pub fn members<'a>(sight: &'a Sight, id: &LinkId) -> impl Iterator<Item = &'a Li
     links.filter(move |(_, facts)| facts.master.as_ref() == Some(&id)).map(|(member, _)| member)
 }
 
+/// The bridges that the containers on a network of their runtime are on by their cables.
+pub fn bridges<'a>(sight: &'a Sight, runtime: Runtime, network: &str) -> BTreeSet<&'a LinkId> {
+    let (mut all, mut sure) = (BTreeSet::new(), BTreeSet::new());
+    for (netns, space) in sight.spaces.iter().filter(|(_, space)| space.is_on(runtime, network)) {
+        let links = sight.links.iter().filter(|(id, _)| id.netns == *netns);
+        let masters = links.filter_map(|(_, facts)| {
+            let far = sight.links.get(facts.leads_to.as_ref()?)?;
+            sight.links.get_key_value(far.master.as_ref()?).map(|(id, _)| id)
+        });
+        let masters: BTreeSet<&LinkId> = masters.collect();
+        // Of one that is on this network only, it is clear which bridge is meant.
+        let alone = |w: &Workload| matches!(w.networks.as_slice(), [one] if one == network);
+        if space.workloads.iter().any(alone) {
+            sure.extend(masters.iter().copied());
+        }
+        all.extend(masters);
+    }
+    if sure.is_empty() { all } else { sure }
+}
+
 /// Returns what hangs on a wire, in words.
 pub fn on_the_wire(attached: &Attached) -> String {
     let qdiscs = attached.qdiscs.join(", ");
@@ -237,7 +249,7 @@ fn proof(sight: &Sight, near: &LinkId, far: &LinkId) -> Branch {
 pub fn owner(workload: &Workload) -> String {
     let mut words = vec![shown(&workload.name)];
     if workload.id != workload.name {
-        words.push(format!("id {:.12}", workload.id));
+        words.push(format!("id {}", shown(&workload.id.chars().take(12).collect::<String>())));
     }
     words.extend(workload.pod.iter().map(|pod| format!("pod {}", shown(pod))));
     words.extend(workload.image.iter().map(|image| format!("image {}", shown(image))));
@@ -271,4 +283,22 @@ fn row(cells: [Cell; 2]) -> Branch {
 /// Whatever is in a cell may be somebody else's word.
 fn cell(text: impl AsRef<str>, tone: Tone) -> Cell {
     Cell { text: shown(text.as_ref()), tone }
+}
+
+/// Why nothing is known of the links of the namespaces that a handle means, if that is so of all of
+/// them: even a bare one has a loopback.
+pub fn unread(sight: &Sight, handle: &str) -> Option<String> {
+    let mut why = None;
+    for meaning in meanings(sight, handle) {
+        let (Meaning::Namespace(netns) | Meaning::Container(netns, _)) = meaning else {
+            return None;
+        };
+        if sight.links.keys().any(|id| id.netns == *netns) {
+            return None;
+        }
+        let prefix = format!("links of {netns}: ");
+        let told = sight.unseen.iter().find_map(|line| line.strip_prefix(&prefix));
+        why = Some(told.unwrap_or("it could not be entered").to_owned());
+    }
+    why
 }

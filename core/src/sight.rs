@@ -278,3 +278,7 @@ pub struct Listener {
     /// Who has it open; empty where that could not be seen.
     pub processes: Vec<(u32, String)>,
 }
+
+pub(crate) fn is_loopback(id: &LinkId) -> bool {
+    id.name.as_str() == "lo"
+}

@@ -1,15 +1,20 @@
-//! A host at one moment, as a snapshot file has it: the document of `map --json`, and when and in
-//! which boot it was taken. What is not compared (counters, details) is not read.
+//! A host at one moment, as two moments are compared: made of a [`Sight`], or read from a snapshot
+//! file, which is the document of `map --json` with when and in which boot it was taken. What is
+//! not compared (counters, details) is in neither.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     map::shown,
+    model::{LinkId, Netns},
     name::Proto,
-    sight::{Holder, Runtime, Workload},
+    sight::{Holder, LinkFacts, Runtime, Sight, Space, Workload},
 };
 
 /// What a snapshot file says it is.
@@ -31,6 +36,9 @@ pub struct Taken {
 pub struct Snapshot {
     pub snapshot: Taken,
     pub namespaces: Vec<Namespace>,
+    /// Containers in namespaces that could not be seen.
+    #[serde(default)]
+    pub unplaced: Vec<Workload>,
     /// What could not be seen, a line each.
     #[serde(default)]
     pub unseen: Vec<String>,
@@ -102,6 +110,67 @@ pub struct Listener {
 pub struct Opener {
     pub pid: u32,
     pub comm: String,
+}
+
+impl Snapshot {
+    /// Returns what a file of this sight would be read as.
+    pub fn of(sight: &Sight, taken: Taken) -> Self {
+        let mut links: BTreeMap<&Netns, Vec<Link>> = BTreeMap::new();
+        for (id, facts) in &sight.links {
+            links.entry(&id.netns).or_default().push(Link::of(sight, id, facts));
+        }
+        let mut routes: BTreeMap<&Netns, Vec<Route>> = BTreeMap::new();
+        for route in &sight.topology.routes {
+            let interface = route.link.name.to_string();
+            let told = Route { to: route.dst, via: route.via, interface };
+            routes.entry(&route.link.netns).or_default().push(told);
+        }
+        let mut listeners: BTreeMap<&Netns, Vec<Listener>> = BTreeMap::new();
+        for one in &sight.listeners {
+            let opener = |(pid, comm): &(u32, String)| Opener { pid: *pid, comm: comm.clone() };
+            let processes = one.processes.iter().map(opener).collect();
+            let told = Listener { protocol: one.proto, address: one.at, processes };
+            listeners.entry(&one.netns).or_default().push(told);
+        }
+        let namespace = |(netns, space): (&Netns, &Space)| Namespace {
+            handle: netns.to_string(),
+            inode: space.inode,
+            cookie: space.cookie,
+            containers: space.workloads.clone(),
+            holders: space.holders.clone(),
+            links: links.remove(netns).unwrap_or_default(),
+            routes: routes.remove(netns).unwrap_or_default(),
+            listeners: listeners.remove(netns).unwrap_or_default(),
+        };
+        Self {
+            snapshot: taken,
+            namespaces: sight.spaces.iter().map(namespace).collect(),
+            unplaced: sight.unplaced.clone(),
+            unseen: sight.unseen.clone(),
+        }
+    }
+}
+
+impl Link {
+    fn of(sight: &Sight, id: &LinkId, facts: &LinkFacts) -> Self {
+        let known = sight.topology.links.get(id);
+        let end = |far: &LinkId| End {
+            namespace: far.netns.to_string(),
+            interface: far.name.to_string(),
+        };
+        Self {
+            name: id.name.to_string(),
+            index: facts.index,
+            kind: facts.kind.clone(),
+            mac: known.map(|link| link.mac.to_string()),
+            mtu: known.map(|link| link.mtu),
+            state: facts.operstate.clone(),
+            alias: known.map(|link| link.alias.clone()).unwrap_or_default(),
+            master: facts.master.as_ref().map(|master| master.name.to_string()),
+            addresses: facts.addrs.clone(),
+            leads_to: facts.leads_to.as_ref().map(end),
+        }
+    }
 }
 
 impl Namespace {

@@ -278,7 +278,12 @@ fn container(sight: &mut Sight, handle: &str, name: &str, runtime: Runtime) {
         labels: Default::default(),
     };
     let holders = vec![Holder::Process { pid: pid.unwrap_or(1), comm: "x".to_owned() }];
-    let space = Space { inode: 99, cookie: None, holders, workloads: vec![workload] };
+    let space = Space {
+        inode: 1000 + u64::from(pid.unwrap_or(0)),
+        cookie: None,
+        holders,
+        workloads: vec![workload],
+    };
     sight.spaces.insert(netns(handle), space);
 }
 
@@ -293,12 +298,27 @@ fn host() -> Sight {
     container(&mut sight, "pid:13", "twice", Runtime::Docker);
     container(&mut sight, "pid:14", "twice", Runtime::Podman);
     container(&mut sight, "pid:15", "blind", Runtime::Podman);
+    let mut change = |handle: &str, id: &str, network: &str| {
+        let space = sight.spaces.get_mut(&netns(handle)).expect("there");
+        space.workloads[0].networks.push(network.to_owned());
+        if !id.is_empty() {
+            space.workloads[0].id = id.to_owned();
+        }
+    };
+    change("pid:11", "", "apps");
+    change("pid:13", "twice-of-docker", "macs");
+    change("pid:14", "twice-of-podman", "");
     cable(&mut sight, "host/veth1", "pid:11/eth0", 7, "172.17.0.2/16");
     cable(&mut sight, "host/veth2", "pid:12/eth0", 8, "172.17.0.3/16");
     cable(&mut sight, "host/veth3", "pid:12/eth1", 9, "172.18.0.3/16");
     put(&mut sight, "pid:11/lo", 1, "");
     put(&mut sight, "pid:13/mv0", 5, "macvlan");
     put(&mut sight, "pid:14/lo", 1, "");
+    // One that has more than its cable.
+    container(&mut sight, "pid:16", "vpn", Runtime::Docker);
+    cable(&mut sight, "host/veth4", "pid:16/eth0", 10, "172.19.0.2/16");
+    put(&mut sight, "pid:16/lo", 1, "");
+    put(&mut sight, "pid:16/wg0", 6, "wireguard");
     sight
 }
 
@@ -325,28 +345,44 @@ fn a_handle_means_its_own_end() {
         ("2@con1", "con1/eth0"),
         ("eth0", "eth0"),
         ("host/eth0", "eth0"),
-        ("docker0", "veth1 veth2 veth3"),
+        ("docker0", "veth1 veth2 veth3 veth4"),
         ("pid:13", "twice/mv0"),
+        ("vpn", "vpn/eth0 vpn/wg0"),
+        ("container:vpn", "vpn/eth0 vpn/wg0"),
+        ("host", "br-empty docker0 eth0 veth1 veth2 veth3 veth4"),
         ("pid:14", "twice/lo"),
         ("br-empty", "NoMembers"),
         ("nobody", "Unknown"),
         ("nobody/eth0", "Unknown"),
         ("blind", "Unseen(\"blind\")"),
+        ("container:con1", "con1/eth0"),
+        ("net:[1011]", "con1/eth0"),
+        // A network: its bridge's members, or the interfaces of those on it.
+        ("network:apps", "veth1 veth2 veth3 veth4"),
+        ("macs", "twice/mv0"),
     ] {
         assert_eq!(names(handle, false), expected, "{handle}");
     }
     assert_eq!(names("con1", true), "con1/eth0 veth1");
-    assert_eq!(names("docker0", true), "veth1 veth2 veth3 con1/eth0 con2/eth0 con2/eth1");
+    assert_eq!(
+        names("docker0", true),
+        "veth1 veth2 veth3 veth4 con1/eth0 con2/eth0 con2/eth1 vpn/eth0"
+    );
 }
 
 #[test]
 fn those_called_alike_are_listed() {
     let sight = host();
-    let Err(Untapped::Ambiguous(lines)) = taps(&sight, "twice", false) else {
+    let Err(Untapped::Ambiguous(2, lines)) = taps(&sight, "twice", false) else {
         panic!("there are two")
     };
-    let expected = ["pid:13  docker twice twice0123456", "pid:14  podman twice twice0123456"];
-    assert_eq!(lines, expected);
+    expect![[r#"
+        container twice (docker)  (twinax capture container:twice-of-docker)
+        container twice (podman)  (twinax capture container:twice-of-podman)
+    "#]]
+    .assert_eq(&lines.replace("\n  ", "\n").replacen("  ", "", 1));
+    let exact = taps(&sight, "container:twice-of-podman", false).expect("it is one");
+    assert_eq!(exact[0].link, link("pid:14/lo"));
 }
 
 #[test]
@@ -355,12 +391,12 @@ fn the_file_says_whose_an_interface_is() {
     let taps = taps(&sight, "con1", true).expect("it is there");
     let Tap { index, description, comment, processes, .. } = &taps[0];
     assert_eq!((*index, description.as_str()), (2, "con1, leads to veth1"));
-    assert_eq!(comment, "namespace pid:11; net:[99]; pid:11  docker con1 con101234567");
+    assert_eq!(comment, "namespace pid:11; net:[1011]; con1  id con101234567  docker  pid 11");
     assert_eq!(processes, &[11]);
     assert_eq!(taps[1].description, "host, leads to con1/eth0");
     assert_eq!(
         taps[1].comment,
-        "namespace host; net:[0]; pid:11  docker con1 con101234567; on docker0"
+        "namespace host; net:[0]; con1  id con101234567  docker  pid 11; on docker0"
     );
     assert!(taps[1].processes.is_empty());
 }

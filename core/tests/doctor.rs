@@ -16,7 +16,7 @@ use twinax_core::{
     },
     interior::{Conntrack, Flow, Hop, Interior, PolicyRule, Resolver, SeenRoute},
     model::{Link, LinkId, LinkKind, Netns, Route},
-    name::{Mac, Proto},
+    name::{IfName, Mac, Proto},
     sight::{Holder, Listener, PublishedPort, Runtime, SeenNeighbour, Sight, Space},
 };
 
@@ -439,6 +439,11 @@ const BREAKS: &[Break] = &[
         tables[0].chains[0].base.as_mut().unwrap().drops = false;
         tables[0].chains[0].rules.push(rule(Vec::new(), Action::Reject));
     }),
+    // Connections get out, and nothing that is answered comes in.
+    ("forward-dropped", Problem, |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        forward.retain(|rule| rule.matches != [is(to("lxcbr0"))]);
+    }),
     // A published port whose container the chain does not know.
     ("forward-dropped", Problem, |h| {
         inside(h, &Netns::Host).led.push(led(Proto::Tcp, 8888, ("10.89.0.2", 80)));
@@ -448,7 +453,9 @@ const BREAKS: &[Break] = &[
         for rule in forward.iter_mut().filter(|rule| rule.matches == [is(from("tx-web"))]) {
             rule.matches.push(not(to("tx-web")));
         }
-        forward.retain(|rule| rule.matches != [is(to("tx-web"))]);
+        for rule in forward.iter_mut().filter(|rule| rule.matches == [is(to("tx-web"))]) {
+            rule.matches.push(established());
+        }
     }),
     ("masquerade-missing", Note, |h| {
         h.0.interiors.get_mut(&Netns::Host).unwrap().firewall.pop();
@@ -477,6 +484,10 @@ const BREAKS: &[Break] = &[
         let eth0 = link(&con(5001), "eth0");
         h.0.topology.routes.retain(|it| it.link != eth0 || it.dst.prefix_len() > 0);
         h.default_route(&eth0, "172.18.0.254");
+    }),
+    // An entry that was put by hand, with an address that no link has.
+    ("gateway-unreachable", Problem, |h| {
+        entry(h, &link(&con(5001), "eth0"), ("172.18.0.1", Mac([2, 0, 0, 0, 0xde, 0xad])));
     }),
     ("default-route-missing", Warning, |h| {
         let eth0 = link(&con(5001), "eth0");
@@ -574,6 +585,13 @@ fn second_uplink(h: &mut Host, table: u32) {
 fn route(h: &mut Host, dst: &str) {
     let (link, via) = (host("enp1s0"), Some("192.0.2.9".parse().unwrap()));
     h.0.topology.routes.insert(Route { link, dst: net(dst), via, src: None });
+}
+
+/// A neighbour that was put down by hand.
+fn entry(h: &mut Host, id: &LinkId, (addr, mac): (&str, Mac)) {
+    let (addr, mac) = (Some(addr.parse().unwrap()), Some(mac));
+    let entry = SeenNeighbour { addr, mac, state: "permanent".to_owned() };
+    h.facts(id).neighbours.push(entry);
 }
 
 fn neighbours(h: &mut Host, n: u16) {
@@ -756,6 +774,15 @@ const MEANT: &[Change] = &[
         h.default_route(&eth0, "169.254.1.1");
         switch(h, &Netns::Host, "ipv4/conf/lab5008/proxy_arp", "1");
     }),
+    ("a gateway that was put down as what it is, as Twinax does", |h| {
+        let mac = links_of(h, &host("br1")).mac;
+        entry(h, &link(&con(5001), "eth0"), ("172.18.0.1", mac));
+    }),
+    ("answers that a rule for what stands lets in, whoever asked", |h| {
+        let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
+        forward.retain(|rule| rule.matches != [is(to("lxcbr0"))]);
+        forward.insert(0, rule(vec![established()], Action::Accept));
+    }),
     ("a resolver of one's own", |h| {
         resolver(h, &["127.0.0.1"]);
         let at = "127.0.0.1:53".parse().unwrap();
@@ -841,6 +868,99 @@ fn hostile_names_stay_text() {
             assert!(!outside.contains("reboot"), "{command}");
         }
     }
+}
+
+/// What is not told by characters that a terminal obeys still is what the command means.
+#[test]
+fn a_command_means_the_name_that_it_is_about() {
+    let mut sick = healthy();
+    for (pid, bridge, eth0) in
+        [(6001, "fwd", b"e'\x1b[m".as_slice()), (6002, "a@$b*", b"eth0".as_slice())]
+    {
+        let space = sick.space(&format!("pid:{pid}"), vec![workload(Runtime::Lxc, "odd", "")]);
+        let eth0 = LinkId { name: IfName::spelled(eth0), netns: space };
+        sick.bridge(bridge, &format!("10.50.{}.1/24", pid - 6000));
+        let own = format!("10.50.{}.2/24", pid - 6000);
+        sick.cable(&eth0, &format!("odd{pid}"), Some(bridge), &[&own]);
+        sick.default_route(&eth0, &format!("10.50.{}.1", pid - 6000));
+    }
+    links_of(&mut sick, &link(&con(6001), r"e'\x1b[m")).mtu = 1300;
+    let left = sick.space("netns:/run/netns/left", vec![]);
+    let mount = Holder::Mount { path: "/run/netns/l\\\x1bq'".to_owned(), seen_by: 1 };
+    sick.0.spaces.get_mut(&left).unwrap().holders = vec![mount];
+    let tables = &mut inside(&mut sick, &Netns::Host).firewall;
+    tables.clear();
+    tables.push(table(
+        Family::Inet,
+        "f",
+        vec![chain("c", base("filter", Hook::Forward, true), vec![])],
+    ));
+    let report = examined(&sick.0);
+    let commands: Vec<&str> =
+        report.findings.iter().flat_map(|it| &it.todo).map(String::as_str).collect();
+    for expected in [
+        r"nsenter -t 4000 -n ip link set dev $'e\x27\x1b[m' mtu 1500",
+        r"ip netns delete $'l\x5c\x1bq\x27'",
+        r#"nft insert rule inet f c iifname '"fwd"' accept"#,
+        r#"nft insert rule inet f c iifname '"a@$b\*"' accept"#,
+        "nft insert rule inet f c iifname docker0 accept",
+    ] {
+        assert!(commands.contains(&expected), "{expected}: {commands:#?}");
+    }
+}
+
+/// What nft would read as the end of a name is in no command for it.
+#[test]
+fn nft_is_not_told_what_it_would_read_otherwise() {
+    for (bridge, name) in [("x\";flush", "c"), ("br9", "c; flush ruleset"), ("br9", "\"")] {
+        let mut sick = healthy();
+        let space = sick.space("pid:6001", vec![workload(Runtime::Lxc, "odd", "")]);
+        let eth0 = link(&space, "eth0");
+        sick.bridge(bridge, "10.50.1.1/24");
+        sick.cable(&eth0, "odd6001", Some(bridge), &["10.50.1.2/24"]);
+        sick.default_route(&eth0, "10.50.1.1");
+        let forward = chain(name, base("filter", Hook::Forward, true), vec![]);
+        inside(&mut sick, &Netns::Host).firewall = vec![table(Family::Inet, "f", vec![forward])];
+        let report = examined(&sick.0);
+        assert!(ids(&report).contains(&"forward-dropped"));
+        let commands = report.findings.iter().flat_map(|it| &it.todo);
+        for command in commands.filter(|it| it.contains("nft insert")) {
+            assert!(!command.contains(';') && !command.contains("'\"'"), "{command}");
+        }
+        let by_hand = report.findings.iter().filter(|it| it.todo[0].starts_with("# accept it"));
+        assert!(by_hand.count() > 0, "{bridge} {name}");
+    }
+}
+
+/// Of what nobody could look into nothing is said, and least of all that it is healthy.
+#[test]
+fn what_was_asked_for_and_could_not_be_read_is_told() {
+    let mut host = healthy();
+    let hidden = workload(Runtime::IpNetns, "hidden", "");
+    host.0.spaces.insert(con(9999), Space { workloads: vec![hidden], ..Space::default() });
+    let unread = |of: &[&str]| {
+        let of = of.iter().map(|it| (*it).to_owned()).collect();
+        examine(&host.0, &Asked { of, ..Asked::default() }).unwrap().unread
+    };
+    assert_eq!(unread(&["hidden", "con1"]), ["hidden"]);
+    assert_eq!(unread(&["con1"]), [""; 0]);
+    assert_eq!(unread(&[]), [""; 0], "the lines of what was not seen tell it");
+}
+
+/// Who may be held by a process that cannot be seen from here is not hidden by anybody.
+#[test]
+fn what_lives_in_another_pid_namespace_is_not_hidden() {
+    let mut host = healthy();
+    let out = host.space("netns:/nsfs/7", vec![]);
+    host.link(&link(&out, "eth0"), "device", &["192.0.2.2/24"]);
+    host.0.spaces.get_mut(&out).unwrap().holders = vec![Holder::Outside];
+    let asked = Asked { only: vec!["hidden-namespace".to_owned()], ..Asked::default() };
+    assert_eq!(ids(&examine(&host.0, &asked).unwrap()), ["hidden-namespace"]);
+    let line = "processes of other pid namespaces, or hidden by the options of /proc, are not seen";
+    host.0.unseen.push(line.to_owned());
+    let report = examine(&host.0, &asked).unwrap();
+    assert_eq!(report.findings, []);
+    assert_eq!(report.unchecked.len(), 1);
 }
 
 #[test]

@@ -13,8 +13,11 @@ use twinax_core::{
         mermaid,
         svg::svg,
     },
+    firewall::LedPort,
+    interior::Interior,
     map::Wanted,
     model::Netns,
+    name::Proto,
     sight::{Holder, Runtime, Sight},
 };
 
@@ -379,6 +382,50 @@ fn small() -> Host {
     let uplink = link(&Netns::Host, "enp1s0");
     host.lies_on(&link(&lan, "eth0"), "macvlan", &uplink, &["192.0.2.60/24"]);
     host
+}
+
+/// From all sides, as the tree has them: what is on nobody's record, and what leads nowhere.
+#[test]
+fn ports_are_drawn_as_the_tree_tells_them() {
+    let mut sight = Host::docker(2, 1).0;
+    let (card, addr) = {
+        let scene = Scene::of(&sight, &Wanted::default());
+        let card = scene.cards.iter().find(|card| !card.published.is_empty()).expect("one");
+        (card.clone(), card.ports[0].addrs[0])
+    };
+    assert_eq!(card.published, ["*:8000/tcp → 80"]);
+    let led = LedPort {
+        proto: Proto::Tcp,
+        host: None,
+        host_ports: (9000, 9000),
+        to: addr,
+        to_port: Some(90),
+        by: "ip nat mine #4".to_owned(),
+    };
+    let inside = Interior { led: vec![led], ..Interior::default() };
+    sight.interiors.insert(Netns::Host, inside);
+    let scene = Scene::of(&sight, &Wanted::default());
+    let found = scene.cards.iter().find(|one| one.netns == card.netns).expect("one");
+    assert_eq!(found.published, ["*:8000/tcp → 80 (no rule leads there)", "*:9000/tcp → 90"]);
+    for (form, text) in outputs(&sight) {
+        assert!(text.contains("9000/tcp"), "{form}");
+    }
+}
+
+#[test]
+fn containers_that_may_not_be_seen_are_drawn() {
+    let mut sight = Host::docker(2, 1).0;
+    sight.unplaced = vec![workload(Runtime::Podman, "kept-apart", "nginx")];
+    let scene = Scene::of(&sight, &Wanted::default());
+    let lane = scene.lanes.iter().position(|lane| lane.hang == Hang::Unseen).expect("a lane");
+    let cards: Vec<_> = scene.cards.iter().filter(|card| card.lane == lane).collect();
+    assert_eq!(cards.len(), 1);
+    assert_eq!(cards[0].label, "kept-apart");
+    for (form, text) in outputs(&sight) {
+        assert!(text.contains("kept-apart"), "{form}");
+    }
+    let other = Wanted { runtime: Some(Runtime::Docker), ..Wanted::default() };
+    assert!(Scene::of(&sight, &other).lanes.iter().all(|lane| lane.hang != Hang::Unseen));
 }
 
 #[test]

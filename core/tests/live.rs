@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use twinax_core::{
+    changes::{Change, changes},
     map::{Branch, Subject, Wanted},
     model::{LinkId, Netns, Route},
     name::Proto,
     pace::{self, Pace},
     rate::{Meter, Rate, humanised},
     sight::{Counters, Holder, LinkFacts, PublishedPort, Runtime, Sight, Space, Workload},
+    snapshot::{Snapshot, Taken},
     top::{Fold, Key, Outcome, Top},
-    watch::changes,
+    watch::{self, Moment},
 };
 
 fn netns(name: &str) -> Netns {
@@ -167,8 +169,8 @@ fn a_storm_takes_a_quarter_of_a_cpu() {
 }
 
 fn told(before: &Sight, after: &Sight, wanted: &Wanted) -> Vec<String> {
-    let changes = changes(before, after, wanted);
-    changes.iter().map(|change| format!("{} {}", change.way.sign(), change.text)).collect()
+    let (before, after) = (Moment::of(before, wanted), Moment::of(after, wanted));
+    watch::told(&before, &after).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -178,9 +180,12 @@ fn changes_are_told_in_words() {
     assert_eq!(told(&before, &after, &all), Vec::<String>::new());
     container(&mut after, 13, "web3", Runtime::Docker);
     cable(&mut after, ("host/v3", 5), ("pid:13/eth0", 2, "10.1.0.4/24"), Some("host/br0"));
-    let new = ["+ container web3 docker", "+ web3 on br0: v3 ⇄ eth0 10.1.0.4/24"];
+    let new = [
+        "+ container web3: docker, id 000000000000",
+        "+ cable v3 ⇄ web3/eth0: on br0, 10.1.0.4/24",
+    ];
     assert_eq!(told(&before, &after, &all), new);
-    let gone = ["- container web3 docker", "- web3 on br0: v3 ⇄ eth0 10.1.0.4/24"];
+    let gone = new.map(|line| line.replacen('+', "-", 1));
     assert_eq!(told(&after, &before, &all), gone);
     // A filter, for somebody else and for it.
     let only = |name: &str| Wanted { only: vec![name.to_owned()], ..Wanted::default() };
@@ -206,10 +211,13 @@ fn what_stays_is_told_by_what_is_other() {
     space.workloads[0].published =
         vec![PublishedPort { proto: Proto::Tcp, host: None, host_port, container_port }];
     let expected = [
-        "+ web2: route default via 10.1.0.1 by eth0",
-        "+ published *:8080/tcp → web1:80",
-        "~ host: v2 is now cable2, on br0 → nothing",
-        "~ web1: eth0 up → down, +10.1.0.9/24, -10.1.0.2/24",
+        "~ name of cable2 on the host: v2 → cable2",
+        "~ state of eth0 in web1: up → down",
+        "- bridge or other master of cable2 on the host: br0",
+        "+ address of eth0 in web1: 10.1.0.9/24",
+        "- address of eth0 in web1: 10.1.0.2/24",
+        "+ gateway of web2: 10.1.0.1 by eth0",
+        "+ published port of web1: *:8080/tcp → 80",
     ];
     assert_eq!(told(&before, &after, &Wanted::default()), expected);
 }
@@ -225,6 +233,86 @@ fn another_name_is_no_change() {
     let near = after.links.get_mut(&link("host/v1")).expect("it is there");
     near.leads_to = Some(link("pid:99/eth0"));
     assert_eq!(told(&before, &after, &Wanted::default()), Vec::<String>::new());
+}
+
+/// What happens all the time is told by a snapshot, and not by a watch.
+#[test]
+fn what_happens_all_the_time_goes_unsaid() {
+    let (mut before, mut after) = (host(), host());
+    before.links.insert(link("pid:11/lo"), facts(1, "", &[]));
+    after.links.insert(link("pid:11/lo"), facts(1, "", &["127.0.0.1/8"]));
+    let space = after.spaces.get_mut(&netns("pid:11")).expect("it is there");
+    space.holders.push(Holder::Process { pid: 77, comm: "sleep".to_owned() });
+    assert_eq!(told(&before, &after, &Wanted::default()), Vec::<String>::new());
+    let of = |sight| Snapshot::of(sight, Taken::default());
+    assert_eq!(changes(&of(&before), &of(&after)).len(), 2);
+}
+
+/// Those on the host's own network, and those whose namespace may not be seen.
+#[test]
+fn containers_without_a_namespace_of_their_own_are_told() {
+    let (before, mut after) = (host(), host());
+    container(&mut after, 13, "agent", Runtime::Docker);
+    container(&mut after, 14, "far", Runtime::Podman);
+    let mut take = |pid: &str| after.spaces.remove(&netns(pid)).expect("there").workloads;
+    let (agent, far) = (take("pid:13"), take("pid:14"));
+    after.spaces.get_mut(&Netns::Host).expect("there").workloads = agent;
+    after.unplaced = far;
+    let line = |name: &str, made: &str| format!("+ container {name}: {made}, id 000000000000");
+    let (agent, far) = (line("agent", "docker"), line("far", "podman"));
+    assert_eq!(told(&before, &after, &Wanted::default()), [agent.clone(), far.clone()]);
+    let only = |name: &str| Wanted { only: vec![name.to_owned()], ..Wanted::default() };
+    assert_eq!(told(&before, &after, &only("agent")), [agent]);
+    assert_eq!(told(&before, &after, &only("far")), [far]);
+    assert_eq!(told(&before, &after, &only("web1")), Vec::<String>::new());
+}
+
+#[test]
+fn a_change_says_where_it_is() {
+    let (before, mut after) = (host(), host());
+    container(&mut after, 13, "web3", Runtime::Docker);
+    cable(&mut after, ("host/v3", 5), ("pid:13/eth0", 2, "10.1.0.4/24"), Some("host/br0"));
+    after.links.get_mut(&link("host/br0")).expect("there").operstate = "down".to_owned();
+    let wanted = Wanted::default();
+    let told = watch::told(&Moment::of(&before, &wanted), &Moment::of(&after, &wanted));
+    let place = |change: &Change| {
+        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let (at, names) = (text(&change.namespace), change.containers.join("+"));
+        format!("{} {at} {} {names}", change.kind.as_str(), text(&change.interface))
+    };
+    let places: Vec<String> = told.iter().map(place).collect();
+    assert_eq!(places, ["container pid:13 - web3", "cable pid:13 v3 web3", "state host br0 "]);
+}
+
+/// A look at so many containers, and what is new since the one before; with `--release` and
+/// `--nocapture` it tells how long that takes.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it tells how long the core takes")]
+fn a_thousand_containers_are_compared_at_once() {
+    let mut before = host();
+    for n in 0..1000_u32 {
+        container(&mut before, 1000 + n, &format!("c{n}"), Runtime::Docker);
+        let (near, far) = (format!("host/c{n}"), format!("pid:{}/eth0", 1000 + n));
+        let addr = format!("10.9.{}.{}/16", n / 250, n % 250 + 1);
+        cable(&mut before, (&near, 100 + n), (&far, 2, &addr), Some("host/br0"));
+        let dst = "0.0.0.0/0".parse().expect("well written");
+        let via = "10.1.0.1".parse().ok();
+        before.topology.routes.insert(Route { link: link(&far), dst, via, src: None });
+    }
+    let mut after = before.clone();
+    container(&mut after, 5000, "new", Runtime::Docker);
+    cable(&mut after, ("host/new", 9000), ("pid:5000/eth0", 2, "10.8.0.1/16"), Some("host/br0"));
+    let wanted = Wanted::default();
+    let start = std::time::Instant::now();
+    let before = Moment::of(&before, &wanted);
+    let made = start.elapsed();
+    let after = Moment::of(&after, &wanted);
+    let start = std::time::Instant::now();
+    assert_eq!(watch::told(&before, &after).len(), 2);
+    let compared = start.elapsed();
+    println!("{made:?} to make a moment, {compared:?} to compare two");
+    // Far more than it takes, and far less than if each were held against each.
+    assert!(made + compared < std::time::Duration::from_secs(2), "{made:?}, {compared:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, Sender, TryRecvError, channel},
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -38,6 +38,9 @@ use crate::{
 };
 
 const READERS: usize = 2;
+/// Updates that wait for whoever shows them. With these nobody looks any more: a reader who has
+/// stopped shall not fill the memory.
+const UPDATES_MAX: usize = 4;
 /// How often it is looked for what has no event.
 const TICK_US: u64 = 1_000_000;
 /// How often counters are read, at most; more seldom where reading and showing them takes longer
@@ -73,7 +76,7 @@ impl Live {
     ///
     /// No descriptor or no thread can be had.
     pub fn start(depth: Depth, rates: bool) -> io::Result<Self> {
-        let (sender, updates) = channel();
+        let (sender, updates) = sync_channel(UPDATES_MAX);
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let looks = Arc::new(AtomicU64::new(0));
         let teller = Teller { sender, wake: Arc::clone(&wake), looks: Arc::clone(&looks) };
@@ -111,7 +114,7 @@ impl AsFd for Live {
 pub struct Ended;
 
 struct Teller {
-    sender: Sender<Update>,
+    sender: SyncSender<Update>,
     wake: Arc<OwnedFd>,
     looks: Arc<AtomicU64>,
 }

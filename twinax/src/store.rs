@@ -530,10 +530,9 @@ fn read_row<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
 /// Reads a file that mostly is small: in one go, without asking for its size first.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = fs::File::open(path)?;
-    let mut bytes = vec![0; WHOLE];
-    let len = file.read(&mut bytes)?;
-    bytes.truncate(len);
-    if len == WHOLE {
+    let mut bytes = Vec::with_capacity(WHOLE);
+    let len = rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes))?;
+    if len == bytes.capacity() {
         file.read_to_end(&mut bytes)?;
     }
     Ok(bytes)

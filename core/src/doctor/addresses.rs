@@ -12,7 +12,7 @@ use super::{
     exam::{Exam, Segment},
     forwarding::is_link_local,
     packet::{self, Packet},
-    place, some, within, word,
+    place, some, spelled, within,
 };
 use crate::{
     map::is_loopback,
@@ -41,7 +41,7 @@ pub(super) fn duplicate_address(exam: &Exam<'_>, found: &mut Found) {
                 todo: vec![
                     "# give one of them another address; to take it from the second now:"
                         .to_owned(),
-                    format!("{enter}ip address del {addr} dev {}", word(links[1].name.as_str())),
+                    format!("{enter}ip address del {addr} dev {}", spelled(links[1].name.as_str())),
                 ],
             };
             found.add(Severity::Problem, subject(exam, links), told);
@@ -89,7 +89,7 @@ pub(super) fn duplicate_mac(exam: &Exam<'_>, found: &mut Found) {
                         .to_owned(),
                     format!(
                         "{enter}ip link set dev {} address 02:XX:XX:XX:XX:XX",
-                        word(second.name.as_str())
+                        spelled(second.name.as_str())
                     ),
                 ],
             };
@@ -126,6 +126,7 @@ fn subject(exam: &Exam<'_>, links: &[&LinkId]) -> Subject {
 
 /// Where all that hear a container are seen, its gateway must be one of them.
 pub(super) fn gateway(exam: &Exam<'_>, found: &mut Found) {
+    fixed_elsewhere(exam, found);
     for way in exam.ways.iter().filter(|way| way.router.is_none()) {
         let (from, via) = (way.from, way.via);
         let closed = exam.segment(from).is_some_and(|segment| !segment.open);
@@ -162,10 +163,50 @@ pub(super) fn gateway(exam: &Exam<'_>, found: &mut Found) {
             ),
             todo: vec![format!(
                 "{enter}ip route replace default via {new} dev {}",
-                word(from.name.as_str())
+                spelled(from.name.as_str())
             )],
         };
         found.add(Severity::Problem, Subject::link(exam.sight, from), told);
+    }
+}
+
+/// An entry for the gateway that was put by hand stays, whatever the gateway's hardware address is.
+fn fixed_elsewhere(exam: &Exam<'_>, found: &mut Found) {
+    for way in &exam.ways {
+        let (from, via) = (way.from, way.via);
+        let (Some(router), Some(facts)) = (way.router, exam.facts(from)) else { continue };
+        let Some(segment) = exam.segment(from).filter(|it| !it.open) else { continue };
+        let mut kept = facts.neighbours.iter().filter(|it| it.state == "permanent");
+        let Some(mac) = kept.find(|it| it.addr == Some(via)).and_then(|it| it.mac) else {
+            continue;
+        };
+        let has = |id: &&LinkId| {
+            let forwarded = exam.facts(id).into_iter().flat_map(|facts| &facts.neighbours);
+            let mut forwarded = forwarded.filter(|it| it.addr.is_none());
+            exam.link(id).is_some_and(|link| link.mac == mac)
+                || forwarded.any(|it| it.mac == Some(mac))
+        };
+        let Some(right) = exam.link(router).map(|link| link.mac) else { continue };
+        if segment.links.iter().any(has) {
+            continue;
+        }
+        let told = Told {
+            what: format!(
+                "its gateway {via} is put down as {mac}, which nobody on the network has"
+            ),
+            why: format!(
+                "The entry in the table of neighbours is permanent: nobody is asked, and what goes \
+                 to the gateway goes to an address that no link has. {} has {right}.",
+                place(exam.sight, router)
+            ),
+            todo: vec![format!(
+                "{}ip neigh replace {via} lladdr {right} nud permanent dev {}",
+                within(exam.sight, &from.netns),
+                spelled(from.name.as_str())
+            )],
+        };
+        let subject = Subject::link(exam.sight, from).with([router.clone()]);
+        found.add(Severity::Problem, subject, told);
     }
 }
 
@@ -212,7 +253,7 @@ pub(super) fn no_default_route(exam: &Exam<'_>, found: &mut Found) {
                 .to_owned(),
             todo: vec![format!(
                 "{enter}ip route add default via {via} dev {}",
-                word(id.name.as_str())
+                spelled(id.name.as_str())
             )],
         };
         let subject = Subject::link(exam.sight, id).with([router.clone()]);

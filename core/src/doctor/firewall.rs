@@ -6,10 +6,11 @@ use std::{
 };
 
 use super::{
-    Found, Severity, Subject, Told,
+    BY_HAND, Found, Severity, Subject, Told,
     exam::Exam,
+    is_told_to_nft,
     packet::{self, Dropped, Packet},
-    turn, within, word,
+    quoted, spelled, turn, within, word,
 };
 use crate::{
     firewall::{Engine, Hook, LedPort, Table},
@@ -59,10 +60,12 @@ struct Swallowed<'a> {
     clients: BTreeSet<&'a LinkId>,
     /// What they send out is dropped, not only what comes to published ports.
     out: bool,
+    /// What they send out passes, and what is answered is dropped.
+    back: bool,
     ports: BTreeSet<String>,
 }
 
-/// A packet from each network out, and one in to each published port, must not meet a chain that
+/// A packet from each network out, its answer, and one in to each published port, must not meet a chain that
 /// drops it for no reason but that it does not know it.
 pub(super) fn dropped(exam: &Exam<'_>, found: &mut Found) {
     let mut all = All::new();
@@ -72,11 +75,17 @@ pub(super) fn dropped(exam: &Exam<'_>, found: &mut Found) {
         for way in ways.iter().take(SAMPLES) {
             let from = address(exam, way.from, ipv6);
             let out = Packet::new(router, uplink, from, ipv6);
-            if let Some(by) = packet::dropped(exam, interior, Hook::Forward, &out) {
-                let swallowed = note(exam, &mut all, (router, ipv6), by);
-                swallowed.clients.insert(way.from);
-                swallowed.out = true;
-            }
+            let back = Packet { dst: from, ..Packet::reply(uplink, router, ipv6) };
+            let walk = |packet| packet::dropped(exam, interior, Hook::Forward, packet);
+            let Some((by, is_back)) =
+                walk(&out).map(|by| (by, false)).or_else(|| Some((walk(&back)?, true)))
+            else {
+                continue;
+            };
+            let swallowed = note(exam, &mut all, (router, ipv6), by);
+            swallowed.clients.insert(way.from);
+            swallowed.out |= !is_back;
+            swallowed.back |= is_back;
         }
         let mut at: BTreeMap<IpAddr, &LinkId> = BTreeMap::new();
         for way in &ways {
@@ -120,6 +129,7 @@ fn note<'a, 'b>(
         routers: BTreeSet::new(),
         clients: BTreeSet::new(),
         out: false,
+        back: false,
         ports: BTreeSet::new(),
     };
     let swallowed = all.entry(key).or_insert(empty);
@@ -152,21 +162,29 @@ fn tell_swallowed(exam: &Exam<'_>, it: &Swallowed<'_>, found: &mut Found) {
     if it.ports.len() > ports.len() {
         list += ", …";
     }
-    let what = match (it.out, ports.is_empty()) {
-        (true, true) => format!("what comes from {networks}"),
-        (true, false) => {
-            format!("what comes from {networks}, and what goes there to published ports ({list})")
-        }
+    let sent = match it.out {
+        true => format!("what comes from {networks}"),
+        false => format!("answers to what comes from {networks}"),
+    };
+    let what = match (it.out || it.back, ports.is_empty()) {
+        (true, true) => sent,
+        (true, false) => format!("{sent}, and what goes there to published ports ({list})"),
         (false, _) => format!("what goes to published ports of {networks} ({list})"),
     };
     let told = Told {
         what: format!("{} drops {what}", chain_words(&it.by)),
         why: format!(
-            "{} No rule in it accepts these packets: whoever wrote it knows nothing of the network. \
-             A drop in any chain is final, whatever others accept.",
+            "{} No rule in it accepts these packets: {}. A drop in any chain is final, whatever \
+             others accept.",
             match it.by.by_policy {
                 true => "The chain's policy is to drop.",
                 false => "The chain ends with a rule that drops everything.",
+            },
+            match it.out || !it.back {
+                true => "whoever wrote it knows nothing of the network",
+                false =>
+                    "connections get out, and the rule for those that stand \
+                          (established) is missing or does not concern the network",
             },
         ),
         todo,
@@ -188,14 +206,20 @@ fn chain_words(by: &Dropped<'_>) -> String {
 /// The commands that let a network through such a chain.
 fn admit(exam: &Exam<'_>, it: &Swallowed<'_>, router: &LinkId) -> Vec<String> {
     let enter = within(exam.sight, &router.netns);
-    let link = word(router.name.as_str());
+    let link = spelled(router.name.as_str());
     let (table, chain) = (it.by.table, it.by.chain);
     let mut todo = Vec::new();
     let Some(tool) = packet::tool(table) else {
+        if !is_told_to_nft(router.name.as_str(), [&table.name, &chain.name]) {
+            return vec![BY_HAND.to_owned()];
+        }
         let (family, table, chain) = (table.family, word(&table.name), word(&chain.name));
         let rule = format!("{enter}nft insert rule {family} {table} {chain}");
+        let link = quoted(router.name.as_str());
         if it.out {
             todo.push(format!("{rule} iifname {link} accept"));
+        }
+        if it.out || it.back {
             todo.push(format!("{rule} oifname {link} ct state established,related accept"));
         }
         if !it.ports.is_empty() {
@@ -210,7 +234,7 @@ fn admit(exam: &Exam<'_>, it: &Swallowed<'_>, router: &LinkId) -> Vec<String> {
     if it.out {
         todo.push(format!("{rule} -i {link} -j ACCEPT"));
     }
-    let states = match (it.out, it.ports.is_empty()) {
+    let states = match (it.out || it.back, it.ports.is_empty()) {
         (true, true) => "RELATED,ESTABLISHED",
         (true, false) => "RELATED,ESTABLISHED,DNAT",
         (false, _) => "DNAT",
@@ -265,18 +289,22 @@ fn tell_bridged(
 ) {
     let netns = &bridge.netns;
     let enter = within(exam.sight, netns);
-    let link = word(bridge.name.as_str());
+    let link = spelled(bridge.name.as_str());
     let accept = match packet::tool(by.table) {
         Some(tool) => {
             let docker = by.table.chains.iter().any(|chain| chain.name == "DOCKER-USER");
             let chain = if docker { "DOCKER-USER".to_owned() } else { word(&by.chain.name) };
             format!("{enter}{tool} -I {chain} -i {link} -o {link} -j ACCEPT")
         }
+        None if !is_told_to_nft(bridge.name.as_str(), [&by.table.name, &by.chain.name]) => {
+            BY_HAND.to_owned()
+        }
         None => format!(
-            "{enter}nft insert rule {} {} {} iifname {link} oifname {link} accept",
+            "{enter}nft insert rule {} {} {} iifname {name} oifname {name} accept",
             by.table.family,
             word(&by.table.name),
-            word(&by.chain.name)
+            word(&by.chain.name),
+            name = quoted(bridge.name.as_str())
         ),
     };
     let told = Told {
@@ -331,7 +359,7 @@ pub(super) fn masquerade(exam: &Exam<'_>, found: &mut Found) {
                     "{}{} -t nat -A POSTROUTING -s {subnet} ! -o {} -j MASQUERADE",
                     within(exam.sight, &router.netns),
                     if ipv6 { "ip6tables" } else { "iptables" },
-                    word(router.name.as_str())
+                    spelled(router.name.as_str())
                 ),
             ],
         };

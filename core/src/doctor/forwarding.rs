@@ -8,7 +8,7 @@ use std::{
 use super::{
     Found, Severity, Subject, Told,
     exam::{Exam, Way},
-    some, turn, within, word,
+    some, spelled, turn, within,
 };
 use crate::{
     interior::Interior,
@@ -230,7 +230,7 @@ pub(super) fn disabled(exam: &Exam<'_>, found: &mut Found) {
                         format!(
                             "{enter}ip address add ADDRESS/{} dev {}",
                             subnet.prefix_len(),
-                            word(link.as_str())
+                            spelled(link.as_str())
                         ),
                         "# or detach the container from the network, and attach it again"
                             .to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Found, Severity, Subject, Told, exam::Exam, place, some, within, word};
+use super::{Found, Severity, Subject, Told, exam::Exam, place, some, spelled, within, word};
 use crate::{
     map::{is_loopback, shown},
     model::{LinkId, Netns},
@@ -19,7 +19,7 @@ fn mtu(exam: &Exam<'_>, id: &LinkId) -> Option<u32> {
 
 fn set_mtu(exam: &Exam<'_>, id: &LinkId, mtu: u32) -> String {
     let enter = within(exam.sight, &id.netns);
-    format!("{enter}ip link set dev {} mtu {mtu}", word(id.name.as_str()))
+    format!("{enter}ip link set dev {} mtu {mtu}", spelled(id.name.as_str()))
 }
 
 /// Between links that hear each other nobody says that a packet is too large.
@@ -159,7 +159,7 @@ pub(super) fn mtu_uplink(exam: &Exam<'_>, found: &mut Found) {
                     "{}iptables -t mangle -A FORWARD -o {} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS \
                      --clamp-mss-to-pmtu",
                     within(exam.sight, &router.netns),
-                    word(uplink.name.as_str())
+                    spelled(uplink.name.as_str())
                 ),
             ],
         };
@@ -221,7 +221,7 @@ pub(super) fn port_down(exam: &Exam<'_>, found: &mut Found) {
                 .iter()
                 .map(|end| {
                     let enter = within(exam.sight, &end.netns);
-                    format!("{enter}ip link set dev {} up", word(end.name.as_str()))
+                    format!("{enter}ip link set dev {} up", spelled(end.name.as_str()))
                 })
                 .collect(),
         };
@@ -248,7 +248,7 @@ pub(super) fn port_down(exam: &Exam<'_>, found: &mut Found) {
             todo: vec![format!(
                 "{}ip link set dev {} up",
                 within(exam.sight, &bridge.netns),
-                word(bridge.name.as_str())
+                spelled(bridge.name.as_str())
             )],
         };
         found.add(Severity::Problem, Subject::link(exam.sight, bridge).with(lives), told);
@@ -296,7 +296,7 @@ pub(super) fn orphan_veth(exam: &Exam<'_>, found: &mut Found) {
                 format!(
                     "{}ip link delete dev {}",
                     within(exam.sight, &id.netns),
-                    word(id.name.as_str())
+                    spelled(id.name.as_str())
                 ),
                 "# once it is clear that no container misses it".to_owned(),
             ],
@@ -366,7 +366,7 @@ pub(super) fn hidden_namespace(exam: &Exam<'_>, found: &mut Found) {
         let plain = |holder: &Holder| {
             matches!(holder, Holder::Process { .. } | Holder::Mount { .. } | Holder::Thread { .. })
         };
-        let known = |holder: &Holder| *holder != Holder::Unseen;
+        let known = |holder: &Holder| !matches!(holder, Holder::Unseen | Holder::Outside);
         if space.holders.iter().any(plain) {
             continue;
         }

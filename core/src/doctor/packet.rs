@@ -16,7 +16,7 @@ const DEPTH_MAX: usize = 20;
 const RULES_MAX: usize = 200_000;
 const TCP: u8 = 6;
 
-/// The first packet of a connection that is forwarded.
+/// The first packet of a connection that is forwarded, or of its answer.
 pub(super) struct Packet<'a> {
     pub(super) from: &'a LinkId,
     pub(super) to: &'a LinkId,
@@ -28,12 +28,29 @@ pub(super) struct Packet<'a> {
     pub(super) port: Option<u16>,
     /// It was led here by a published port.
     pub(super) led: bool,
+    /// It answers: the connection is known by now.
+    pub(super) answers: bool,
 }
 
 impl<'a> Packet<'a> {
     /// A connection from an address to anywhere.
     pub(super) fn new(from: &'a LinkId, to: &'a LinkId, src: Option<IpAddr>, ipv6: bool) -> Self {
-        Self { from, to, src, dst: None, ipv6, protocol: TCP, port: None, led: false }
+        Self {
+            from,
+            to,
+            src,
+            dst: None,
+            ipv6,
+            protocol: TCP,
+            port: None,
+            led: false,
+            answers: false,
+        }
+    }
+
+    /// What somebody outside answers.
+    pub(super) fn reply(from: &'a LinkId, to: &'a LinkId, ipv6: bool) -> Self {
+        Self { answers: true, ..Self::new(from, to, None, ipv6) }
     }
 }
 
@@ -303,10 +320,13 @@ impl<'a> Walk<'a, '_> {
                 None => whole(*first, *last),
             },
             What::ToLocal => Holds::No,
-            What::CtState(states) => states.iter().any(|state| state == "new").into(),
+            What::CtState(states) => {
+                let own = if packet.answers { "established" } else { "new" };
+                states.iter().any(|state| state == own).into()
+            }
             What::CtStatus(status) => match status.as_slice() {
                 [one] if one == "dnat" => packet.led.into(),
-                [one] if one == "snat" => Holds::No,
+                [one] if one == "snat" && !packet.answers => Holds::No,
                 _ => Holds::Maybe,
             },
             What::AnyOf(some) => {

@@ -13,7 +13,7 @@ use super::{
     svg::{self, escaped, node_name, wire_title},
 };
 use crate::{
-    map::{host_side, is_loopback, is_up, shown},
+    map::{is_loopback, is_up, shown},
     model::{LinkId, Netns},
     sight::{LinkFacts, Sight, Workload},
 };
@@ -137,8 +137,10 @@ fn card_sections(sight: &Sight, links: &Links<'_>, card: &Card) -> Vec<Section> 
     let space = sight.spaces.get(&card.netns);
     let workloads = space.map(|space| space.workloads.as_slice()).unwrap_or_default();
     let is_guest = card.netns == Netns::Host;
-    // Of all that are in the host's namespace, the one that the card is.
-    let own = workloads.iter().filter(|w| !is_guest || shown(&w.name) == card.label);
+    // Of all that are in the host's namespace or in none that is seen, the one that the card is.
+    let unplaced = sight.unplaced.iter().filter(|_| is_guest);
+    let own =
+        workloads.iter().chain(unplaced).filter(|w| !is_guest || shown(&w.name) == card.label);
     sections.extend(own.map(|w| ("Container".to_owned(), workload_rows(w))));
     if is_guest {
         return sections;
@@ -154,8 +156,10 @@ fn card_sections(sight: &Sight, links: &Links<'_>, card: &Card) -> Vec<Section> 
         (dst, format!("{via}dev {}", shown(route.link.name.as_str())))
     });
     sections.push(("Routes".to_owned(), routes.collect()));
-    let ports = workloads.iter().flat_map(|w| &w.published);
-    let ports = ports.map(|port| (host_side(port), format!("→ {}", port.container_port)));
+    let ports = card.published.iter().filter_map(|port| {
+        let (at, to) = port.split_once(' ')?;
+        Some((at.to_owned(), to.to_owned()))
+    });
     sections.push(("Published ports".to_owned(), ports.collect()));
     let listeners = sight.listeners.iter().filter(|listener| listener.netns == card.netns);
     let listeners = listeners.map(|listener| {

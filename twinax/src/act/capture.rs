@@ -25,7 +25,7 @@ use twinax_core::{
     pcapng::{self, Direction, Interface, Packet, Statistics},
 };
 
-use super::{Done, failed::Failed, shown::style, target_file::TargetFile};
+use super::{Done, failed::Failed, inspect::several, shown::style, target_file::TargetFile};
 use crate::{
     container::Task,
     front::{
@@ -45,6 +45,9 @@ use crate::{
 const ORDER: Duration = Duration::from_millis(3 * LATENCY_MS as u64);
 /// How often an interface that is down is looked at: that it goes away is not told then.
 const DOWN: Duration = Duration::from_millis(200);
+/// How many interfaces are opened and closed at once. The kernel waits at each until nobody can be
+/// looking at it, and for all that wait at once it waits once.
+const AT_ONCE: usize = 32;
 /// How long a ring takes, at the end, to give out what is in it.
 const LAST: Duration = Duration::from_millis(2 * LATENCY_MS as u64);
 
@@ -60,10 +63,15 @@ pub(super) fn capture(asked: &Capture) -> Done {
     let signals = signals.map_err(|e| Failed::told(format!("cannot wait for signals: {e}")))?;
     place::enter(Need::IfRunning)?;
     let points = points(asked)?;
-    let mut out: Box<dyn Write + '_> = match &file {
-        Some(file) => Box::new(BufWriter::new(file.create()?)),
-        None => Box::new(BufWriter::new(Patient { to: stdout()?, signals: &signals })),
+    let to = match &file {
+        Some(file) => match opened(file, &signals)? {
+            Some(file) => file,
+            None => return Ok(ExitCode::SUCCESS),
+        },
+        None => stdout()?,
     };
+    let reader = to.try_clone().map_err(Failed::output)?;
+    let mut out = BufWriter::new(Patient { to, signals: &signals });
     let sink = match asked.write {
         Some(_) => Sink::Blocks,
         None => Sink::Lines { style: style(), width: widest(&points) },
@@ -79,18 +87,40 @@ pub(super) fn capture(asked: &Capture) -> Done {
         waiting: Vec::new(),
         out,
         sink,
-        to_stdout: file.is_none(),
+        reader,
         left: asked.count,
         unfiltered: asked.filter.is_none(),
         start_ns: now_ns(),
     };
-    let until = asked.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    // Where no clock goes so far it has no end.
+    let until = asked.seconds.and_then(|s| Instant::now().checked_add(Duration::from_secs(s)));
     let ended = running.run(&signals, until).and_then(|()| running.finish());
     let counted = running.counted();
     tell_people(&counts(&counted));
+    close(running.points);
     match ended {
         Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => Err(Failed::Output(cause)),
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The file that is to be written. A named pipe is waited for until somebody reads it; `None`: a
+/// signal came first.
+fn opened(file: &TargetFile, signals: &Signals) -> Result<Option<File>, Failed> {
+    /// How often it is tried: the kernel tells nobody that a reader came.
+    const TRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    let mut told = false;
+    loop {
+        if let Some(file) = file.create()? {
+            return Ok(Some(file));
+        }
+        if !std::mem::replace(&mut told, true) {
+            tell_people("waiting for somebody to read the named pipe; Ctrl-C ends it\n");
+        }
+        let mut fds = [PollFd::new(signals, PollFlags::IN)];
+        if poll(&mut fds, Some(&TRY)).is_ok_and(|ready| ready > 0) {
+            return Ok(None);
+        }
     }
 }
 
@@ -100,7 +130,7 @@ fn stdout() -> Result<File, Failed> {
     fd.map(File::from).map_err(Failed::output)
 }
 
-/// A pipe whose reader may have stopped reading: who waits for it can be ended by a signal.
+/// Maybe a pipe, whose reader may have stopped reading: who waits for it can be ended by a signal.
 struct Patient<'a> {
     to: File,
     signals: &'a Signals,
@@ -160,30 +190,62 @@ fn points(asked: &Capture) -> Result<Vec<Point>, Failed> {
     let found = found.map_err(|why| untapped(&asked.handle, why, &sight.unseen))?;
     let wanted =
         Wanted { filter: asked.filter.as_ref(), keep: asked.keep, interfaces: found.len() };
-    found.into_iter().map(|tap| point(tap, &opened, &wanted)).collect()
+    let mut points = Vec::new();
+    for some in found.chunks(AT_ONCE) {
+        let (opened, wanted) = (&opened, &wanted);
+        let tapped = thread::scope(|scope| {
+            let begin = |at| scope.spawn(move || listen(at, opened, wanted));
+            let begun: Vec<_> = some.iter().map(begin).collect();
+            let end = |thread: thread::ScopedJoinHandle<'_, _>| thread.join();
+            begun.into_iter().map(|thread| end(thread).unwrap_or(Err(Errno::IO))).collect()
+        });
+        let tapped: Vec<Result<Tapped, Errno>> = tapped;
+        for (at, tapped) in some.iter().zip(tapped) {
+            points.push(point(at.clone(), tapped)?);
+        }
+    }
+    // All at the same time, when each can be read: rings of many are short.
+    for point in &points {
+        let begun = point.tapped.as_ref().map_or(Ok(()), Tapped::begin);
+        begun.map_err(|errno| cannot(&point.tap, errno))?;
+    }
+    Ok(points)
 }
 
-fn point(at: Tap, opened: &Opened, wanted: &Wanted<'_>) -> Result<Point, Failed> {
-    let fd = opened.get(&at.link.netns);
-    let listen = || {
-        if at.link.netns != Netns::Host {
-            let fd = fd.ok_or(Errno::PERM)?;
-            move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))?;
-        }
-        tap(at.index, wanted)
-    };
-    let tapped = thread::scope(|scope| scope.spawn(listen).join().unwrap_or(Err(Errno::IO)));
-    let tapped = tapped.map_err(|errno| {
-        let failed = Failed::told(format!("cannot capture at {}: {errno}", at.name));
-        match errno {
-            Errno::PERM | Errno::ACCESS => failed.hint(
-                "that takes CAP_NET_RAW over its network namespace, and CAP_SYS_ADMIN to enter it: \
-                 run it as root",
-            ),
-            Errno::OPNOTSUPP => failed.hint("its packets are neither Ethernet's nor plain IP"),
-            _ => failed,
-        }
-    })?;
+fn close(points: Vec<Point>) {
+    let mut open: Vec<Tapped> = points.into_iter().filter_map(|point| point.tapped).collect();
+    while !open.is_empty() {
+        let some = open.split_off(open.len().saturating_sub(AT_ONCE));
+        thread::scope(|scope| {
+            some.into_iter().for_each(|one| drop(scope.spawn(move || drop(one))));
+        });
+    }
+}
+
+/// To be called in a thread that ends after it: it may be left in another namespace.
+fn listen(at: &Tap, opened: &Opened, wanted: &Wanted<'_>) -> Result<Tapped, Errno> {
+    if at.link.netns != Netns::Host {
+        let fd = opened.get(&at.link.netns).ok_or(Errno::PERM)?;
+        move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))?;
+    }
+    tap(at.index, wanted)
+}
+
+fn cannot(at: &Tap, errno: Errno) -> Failed {
+    let failed = Failed::told(format!("cannot capture at {}: {errno}", at.name));
+    match errno {
+        Errno::PERM | Errno::ACCESS => failed.hint(
+            "that takes CAP_NET_RAW over its network namespace, and CAP_SYS_ADMIN to enter it: run \
+             it as root",
+        ),
+        Errno::OPNOTSUPP => failed.hint("its packets are neither Ethernet's nor plain IP"),
+        Errno::MFILE => failed.hint("each interface takes a descriptor or two: raise ulimit -n"),
+        _ => failed,
+    }
+}
+
+fn point(at: Tap, tapped: Result<Tapped, Errno>) -> Result<Point, Failed> {
+    let tapped = tapped.map_err(|errno| cannot(&at, errno))?;
     let processes = at.processes.iter().filter_map(|pid| Task::of(*pid)?.open());
     Ok(Point {
         processes: processes.collect(),
@@ -206,10 +268,7 @@ fn untapped(handle: &str, why: Untapped, unseen: &[String]) -> Failed {
             failed.hint(&unseen.join("\n"))
         }
         Untapped::NoMembers => Failed::told(format!("bridge {handle} has no members")),
-        Untapped::Ambiguous(lines) => {
-            let what = format!("{handle} may mean {} interfaces or namespaces", lines.len());
-            Failed::told(what).hint(&format!("name one of them whole:\n{}", lines.join("\n")))
-        }
+        Untapped::Ambiguous(many, choices) => several(&handle, many, &choices),
     }
 }
 
@@ -247,9 +306,10 @@ struct Waiting {
 struct Running<'a> {
     points: Vec<Point>,
     waiting: Vec<Waiting>,
-    out: Box<dyn Write + 'a>,
+    out: BufWriter<Patient<'a>>,
     sink: Sink,
-    to_stdout: bool,
+    /// What is written to: a pipe tells when nobody reads it any more.
+    reader: File,
     /// How many packets are wanted still.
     left: Option<u64>,
     unfiltered: bool,
@@ -288,12 +348,11 @@ impl Running<'_> {
 
     /// Waits until something happens, or for so long. Whether nobody reads any more.
     fn pause(&self, signals: &Signals, wait: Option<Duration>) -> io::Result<bool> {
-        let stdout = io::stdout();
-        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
-        if self.to_stdout {
+        let mut fds = vec![
+            PollFd::new(signals, PollFlags::IN),
             // Asked for nothing, it tells when the other end of a pipe is closed.
-            fds.push(PollFd::new(&stdout, PollFlags::empty()));
-        }
+            PollFd::new(&self.reader, PollFlags::empty()),
+        ];
         for point in self.points.iter().filter(|point| point.tapped.is_some()) {
             fds.extend(point.tapped.iter().map(|tapped| PollFd::new(tapped, PollFlags::IN)));
             fds.extend(point.processes.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
@@ -303,7 +362,8 @@ impl Running<'_> {
             Err(Errno::INTR) | Ok(_) => {}
             Err(errno) => return Err(errno.into()),
         }
-        Ok(self.to_stdout && fds[1].revents().contains(PollFlags::ERR))
+        // A socket hangs up where a pipe has an error.
+        Ok(fds[1].revents().intersects(PollFlags::ERR | PollFlags::HUP))
     }
 
     fn read(&mut self) -> io::Result<()> {

@@ -12,8 +12,8 @@ use std::{
 
 use rustix::process::Signal;
 use twinax_core::{
-    called::{called, candidate},
     engine::World as _,
+    handle::{choices, spaces},
     map::shown,
     name::ContainerName,
     state::{Change, Container, Keys, PublishSpec, Request, Way},
@@ -22,6 +22,7 @@ use twinax_core::{
 use super::{
     Done,
     failed::Failed,
+    inspect::several,
     record::{self, Birth, Wanted, now},
     session,
     session::{Session, TEARDOWN},
@@ -222,10 +223,12 @@ fn ours(session: &mut Session, name: &str) -> Result<Option<Target>, Failed> {
 fn anybodys(name: &str) -> Result<Target, Failed> {
     let (sight, mut opened) = look_and_hold(Depth::default());
     let what = shown(name);
-    match called(&sight, name).as_slice() {
-        [] => Err(Failed::told(format!("there is no container {what}"))
+    let spaces = spaces(&sight, name);
+    let mut all = spaces.keys();
+    match (all.next(), all.next()) {
+        (None, _) => Err(Failed::told(format!("there is no container {what}"))
             .hint("twinax ps -a lists Twinax's own, twinax map those of every runtime")),
-        [netns] => {
+        (Some(netns), None) => {
             let cannot =
                 || Failed::told(format!("the network namespace of {what} cannot be opened"));
             let fd = opened.remove(netns).ok_or_else(|| {
@@ -233,11 +236,7 @@ fn anybodys(name: &str) -> Result<Target, Failed> {
             })?;
             Ok(Target::Net { fd, what: format!("the network namespace of {what}") })
         }
-        many => {
-            let lines: Vec<String> = many.iter().map(|netns| candidate(&sight, netns)).collect();
-            let what = format!("{what} may mean {} namespaces", many.len());
-            Err(Failed::told(what).hint(&format!("name one of them whole:\n{}", lines.join("\n"))))
-        }
+        _ => Err(several(&what, spaces.len(), &choices(&sight, "exec", spaces.values()))),
     }
 }
 

@@ -21,7 +21,11 @@ use crate::{
 };
 
 /// What checks need to know of each namespace.
-const WITHIN: interior::Wanted = interior::Wanted { attached: false, ..interior::Wanted::ALL };
+const WITHIN: interior::Wanted = interior::Wanted {
+    attached: false,
+    switches: Some(interior::Switches::Judged),
+    ..interior::Wanted::ALL
+};
 
 pub(super) fn doctor(command: &Doctor) -> Done {
     if command.list {
@@ -46,7 +50,11 @@ pub(super) fn doctor(command: &Doctor) -> Done {
         true => show(json::report(&report, &sight.unseen))?,
         false => tell(printed::text(&report, &sight.unseen, style()))?,
     }
-    Ok(ExitCode::from(code(report.worst())))
+    Ok(ExitCode::from(match code(report.worst()) {
+        // Nothing was found where nothing was seen.
+        0 if !report.unread.is_empty() => 3,
+        code => code,
+    }))
 }
 
 /// Not among those that tell how a command failed: a script can tell "sick" from "no answer".

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use twinax_core::{
-    handle::{Meaning, meanings, near},
-    inspect::{Detail, inspect as sections, needed, title},
+    handle::{choices, meanings, near, title},
+    inspect::{Detail, inspect as sections, needed},
     map::shown,
     sight::Sight,
 };
@@ -41,19 +41,18 @@ pub(super) fn inspect(handle: &str, rules: bool, as_json: bool) -> Done {
             text.extend(sections.iter().map(|section| tree::text(section, style())));
             tell(text)?;
         }
-        many => tell(candidates(&sight, handle, many))?,
+        many => {
+            let choices = choices(&sight, "inspect", many);
+            tell(format!("{} may mean {} things:\n{choices}", shown(handle), many.len()))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a handle may mean, and how to say which.
-fn candidates(sight: &Sight, handle: &str, many: &[Meaning<'_>]) -> String {
-    let mut text = format!("{} may mean {} things:\n", shown(handle), many.len());
-    for one in many {
-        text +=
-            &format!("  {}  (twinax inspect {})\n", title(sight, one), shown(&one.exact(sight)));
-    }
-    text
+/// The refusal of a handle that means several things, where it has to be one.
+pub(super) fn several(handle: &str, many: usize, choices: &str) -> Failed {
+    let what = format!("{handle} may mean {many} things");
+    Failed::told(what).hint(&format!("say which:\n{}", choices.trim_end()))
 }
 
 /// The refusal of a handle that means nothing, with the names that come near.

@@ -70,6 +70,11 @@ pub(super) fn peer(handle: &str, json: bool) -> Done {
     match (cables.as_slice(), others.as_slice()) {
         ([], []) if meanings(&sight, handle).is_empty() => return Err(unknown(&sight, handle)),
         ([], []) => {
+            if let Some(why) = peer::unread(&sight, handle) {
+                let what =
+                    format!("the links of {} cannot be seen: {}", shown(handle), shown(&why));
+                return Err(Failed::told(what).hint("this may take root, or who made it"));
+            }
             let what =
                 format!("{} has no cable, and no other link but its loopback", shown(handle));
             return Err(Failed::told(what).hint("twinax inspect tells what else there is of it"));

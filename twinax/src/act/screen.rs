@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Write},
+    mem::take,
     os::fd::{AsFd, BorrowedFd},
     sync::Mutex,
 };
@@ -10,6 +11,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::Timespec,
+    process::{Signal, kill_current_process_group},
     termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr},
 };
 
@@ -26,9 +28,9 @@ const MOUSE: &str = "\x1b[?1000h\x1b[?1006h";
 /// How long the rest of a key's sequence may take, in nanoseconds.
 const SEQUENCE_NS: i64 = 30_000_000;
 
-/// Signals that end us, and that the terminal has another size.
-const SIGNALS: [i32; 5] =
-    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH];
+/// Signals that end us, and those that the terminal has another size, and maybe other ways.
+const SIGNALS: [i32; 6] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH, libc::SIGCONT];
 
 /// How the terminal was. Is there only while it is ours; a panic finds it here.
 static BEFORE: Mutex<Option<Before>> = Mutex::new(None);
@@ -44,6 +46,8 @@ pub(super) struct News {
     pub(super) inputs: Vec<Input>,
     /// The terminal may have another size.
     pub(super) resized: bool,
+    /// We were stopped, and others had the terminal.
+    pub(super) resumed: bool,
     /// Somebody wants us to end, or nobody is there any more.
     pub(super) end: bool,
 }
@@ -56,12 +60,46 @@ pub(super) struct Desk {
     pending: Vec<u8>,
     /// Whether keys are read.
     keys: bool,
+    /// The terminal got another size while something was written, or we were stopped then.
+    resized: bool,
+    resumed: bool,
 }
 
 impl Desk {
     /// To be made before any thread is started, which would get the signals otherwise.
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self { signals: Signals::block(&SIGNALS)?, pending: Vec::new(), keys: false })
+        let signals = Signals::block(&SIGNALS)?;
+        Ok(Self { signals, pending: Vec::new(), keys: false, resized: false, resumed: false })
+    }
+
+    /// Writes to standard output, however slow its reader is: a signal that ends us ends the
+    /// waiting, as if nobody read any more.
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let output = io::stdout();
+        while !bytes.is_empty() {
+            let mut fds =
+                [PollFd::new(&output, PollFlags::OUT), PollFd::new(&self.signals, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                done => done?,
+            };
+            if !fds[0].revents().is_empty() {
+                // So much a pipe takes at once where it takes anything (pipe(7), `PIPE_BUF`).
+                match rustix::io::write(&output, &bytes[..bytes.len().min(4096)]) {
+                    Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                    Ok(length) => bytes = &bytes[length..],
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
+            }
+            match self.signals.next().map(|signal| signal.number) {
+                Some(libc::SIGWINCH) => self.resized = true,
+                Some(libc::SIGCONT) => self.resumed = true,
+                Some(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Waits until something happens.
@@ -77,17 +115,23 @@ impl Desk {
             fds.push(PollFd::new(&input, PollFlags::IN));
         }
         let patience = Timespec { tv_sec: 0, tv_nsec: SEQUENCE_NS };
-        let patience = (!self.pending.is_empty()).then_some(&patience);
+        let (resized, resumed) = (take(&mut self.resized), take(&mut self.resumed));
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let patience = match resized || resumed {
+            true => Some(&at_once),
+            false => (!self.pending.is_empty()).then_some(&patience),
+        };
         match poll(&mut fds, patience) {
             Err(rustix::io::Errno::INTR) | Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
         let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-        let mut news = News { end: ready[2].intersects(gone), ..News::default() };
+        let mut news = News { resized, resumed, end: ready[2].intersects(gone), ..News::default() };
         while let Some(signal) = self.signals.next() {
             match signal.number {
                 libc::SIGWINCH => news.resized = true,
+                libc::SIGCONT => news.resumed = true,
                 _ => news.end = true,
             }
         }
@@ -123,29 +167,54 @@ impl Desk {
 
 /// The terminal, taken over until this is dropped.
 #[derive(Debug)]
-pub(super) struct Screen(());
+pub(super) struct Screen {
+    mouse: bool,
+}
 
 impl Screen {
     /// Takes the terminal over. Only one at a time.
     pub(super) fn enter(desk: &mut Desk, mouse: bool) -> io::Result<Self> {
-        let input = io::stdin();
-        let before = isatty(&input).then(|| tcgetattr(&input)).transpose()?;
-        *BEFORE.lock().unwrap_or_else(|broken| broken.into_inner()) =
-            Some(Before { input: before.clone() });
         restore_on_panic();
-        let screen = Self(());
-        if let Some(mut raw) = before {
+        let screen = Self { mouse };
+        screen.take_over(desk)?;
+        Ok(screen)
+    }
+
+    fn take_over(&self, desk: &mut Desk) -> io::Result<()> {
+        let input = io::stdin();
+        let now = isatty(&input).then(|| tcgetattr(&input)).transpose()?;
+        let mut raw = now.clone();
+        // What it was before all is what it will be again.
+        let mut before = BEFORE.lock().unwrap_or_else(|broken| broken.into_inner());
+        before.get_or_insert(Before { input: now });
+        drop(before);
+        if let Some(raw) = &mut raw {
             raw.make_raw();
-            tcsetattr(&input, OptionalActions::Drain, &raw)?;
+            tcsetattr(&input, OptionalActions::Drain, raw)?;
             desk.keys = true;
         }
         let mut out = io::stdout().lock();
         out.write_all(ENTER.as_bytes())?;
-        if mouse {
+        if self.mouse {
             out.write_all(MOUSE.as_bytes())?;
         }
-        out.flush()?;
-        Ok(screen)
+        out.flush()
+    }
+
+    /// Lets the shell have the terminal, if that was asked for, and takes it again afterwards;
+    /// returns whether all has to be drawn anew. Where no shell could make us go on the kernel does
+    /// not stop us.
+    pub(super) fn heed(&self, desk: &mut Desk, news: &News) -> io::Result<bool> {
+        let suspend = news.inputs.contains(&Input::Suspend);
+        if suspend {
+            restore();
+            kill_current_process_group(Signal::TSTP)?;
+        }
+        if suspend || news.resumed {
+            self.take_over(desk)?;
+        }
+        let redraw = news.inputs.contains(&Input::Redraw);
+        Ok(suspend || news.resumed || news.resized || redraw)
     }
 
     /// Columns and lines; a terminal that does not know has 80 and 24.

@@ -9,8 +9,9 @@ use std::{
 
 use serde::Deserialize;
 use twinax_core::{
-    changes::{Change, changes},
-    map::{Branch, Cell, Tone},
+    changes::{Change, Way, changes},
+    map::{Branch, Cell, Tone, shown},
+    sight::Sight,
     snapshot::{FORMAT, Snapshot, Taken},
 };
 
@@ -33,7 +34,9 @@ const BYTES_MAX: u64 = 512 << 20;
 
 pub(super) fn snapshot(file: &Path) -> Done {
     let file = (!is_dash(file)).then(|| TargetFile::find(file)).transpose()?;
-    let text = now_as_text()?;
+    let (sight, taken) = now_seen()?;
+    let text = json::text(json::snapshot(&sight, taken));
+    let text = text.map_err(|cause| Failed::Output(cause.into()))?;
     match file {
         Some(file) => file.replace(text.as_bytes())?,
         None => tell(text)?,
@@ -50,8 +53,10 @@ pub(super) fn diff(old: &Path, new: Option<&Path>, as_json: bool) -> Done {
     let old = read(old)?;
     let new = match new {
         Some(new) => read(new)?,
-        // By way of its own text, so that a moment and its file are the same.
-        None => parse(now_as_text()?.as_bytes(), "what is now")?,
+        None => {
+            let (sight, taken) = now_seen()?;
+            Snapshot::of(&sight, taken)
+        }
     };
     let found = changes(&old, &new);
     match as_json {
@@ -68,18 +73,21 @@ fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Looks at everything, and writes it down.
-fn now_as_text() -> Result<String, Failed> {
+/// Looks at everything.
+fn now_seen() -> Result<(Sight, Taken), Failed> {
     place::enter(Need::IfRunning)?;
     let sight = look(Depth::MAP);
     // Where it cannot be read, every snapshot is of the same unknown boot.
     let boot = boot_id().unwrap_or_default().trim().to_owned();
     let taken = Taken { format: FORMAT.to_owned(), taken: now(), boot };
-    json::text(json::snapshot(&sight, taken)).map_err(|cause| Failed::Output(cause.into()))
+    Ok((sight, taken))
 }
 
 fn read(path: &Path) -> Result<Snapshot, Failed> {
-    let name = if is_dash(path) { "standard input".into() } else { path.display().to_string() };
+    let name = match is_dash(path) {
+        true => "standard input".to_owned(),
+        false => shown(&path.display().to_string()),
+    };
     let mut bytes = Vec::new();
     let mut fill = |from: &mut dyn Read| from.take(BYTES_MAX + 1).read_to_end(&mut bytes);
     let filled = match is_dash(path) {
@@ -127,10 +135,10 @@ fn parse(bytes: &[u8], name: &str) -> Result<Snapshot, Failed> {
 }
 
 fn row(change: &Change) -> Branch {
-    let tone = match (&change.before, &change.after) {
-        (None, Some(_)) => Tone::Good,
-        (Some(_), None) => Tone::Bad,
-        _ => Tone::Plain,
+    let tone = match change.way() {
+        Way::Added => Tone::Good,
+        Way::Removed => Tone::Bad,
+        Way::Changed => Tone::Plain,
     };
     Branch { cells: vec![Cell { text: change.to_string(), tone }], children: Vec::new() }
 }
@@ -139,8 +147,7 @@ fn row(change: &Change) -> Branch {
 fn unseen(old: &Snapshot, new: &Snapshot) -> String {
     let then = old.unseen.iter().filter(|line| !new.unseen.contains(line));
     let now = new.unseen.iter().filter(|line| !old.unseen.contains(line));
-    let told = |when: &str, line: &String| {
-        format!("not seen at the {when} time: {}\n", twinax_core::map::shown(line))
-    };
+    let told =
+        |when: &str, line: &String| format!("not seen at the {when} time: {}\n", shown(line));
     then.map(|line| told("first", line)).chain(now.map(|line| told("second", line))).collect()
 }

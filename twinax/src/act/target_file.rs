@@ -11,7 +11,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fsync, openat, renameat, unlinkat};
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, fcntl_setfl, fsync, openat, renameat, statat,
+        unlinkat,
+    },
+    io::Errno,
+};
+
+use twinax_core::map::shown;
 
 use super::failed::Failed;
 
@@ -37,26 +45,54 @@ impl TargetFile {
     }
 
     /// Opens the file, emptied if it is there, for its owner only if it is not. A symbolic link is
-    /// not followed: somebody else may have put it there.
-    pub(super) fn create(&self) -> Result<File, Failed> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+    /// not followed: somebody else may have put it there. `None`: it is a named pipe, which nobody
+    /// reads yet.
+    pub(super) fn create(&self) -> Result<Option<File>, Failed> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
         match openat(&self.dir, &self.name, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => Ok(fd.into()),
-            Err(rustix::io::Errno::LOOP) => {
-                let what = format!("{} is a symbolic link", self.shown.display());
+            Ok(fd) => {
+                // Only the opening was not to wait.
+                fcntl_setfl(&fd, OFlags::empty()).map_err(|e| failed(&self.shown, &e.into()))?;
+                Ok(Some(fd.into()))
+            }
+            Err(Errno::NXIO) if self.kind(AtFlags::SYMLINK_NOFOLLOW) == Some(FileType::Fifo) => {
+                Ok(None)
+            }
+            Err(Errno::LOOP) => {
+                let what =
+                    format!("{} is a symbolic link", shown(&self.shown.display().to_string()));
                 Err(Failed::told(what).hint("name the file that it leads to"))
             }
             Err(errno) => Err(failed(&self.shown, &errno.into())),
         }
     }
 
+    /// What is there; `None` where nothing is.
+    fn kind(&self, flags: AtFlags) -> Option<FileType> {
+        let stat = statat(&self.dir, &self.name, flags).ok()?;
+        Some(FileType::from_raw_mode(stat.st_mode))
+    }
+
     /// Puts a whole file in place of what is there, or leaves that as it is. A link is replaced, not
     /// followed.
+    ///
+    /// A device or a pipe is refused, and so is a link to one: in place of `/dev/null` or
+    /// `/dev/stdout` a file is not what anybody wants.
     pub(super) fn replace(&self, bytes: &[u8]) -> Result<(), Failed> {
-        let mut name = OsString::from(".");
-        name.push(&self.name);
-        name.push(format!(".{}", std::process::id()));
+        let what = match self.kind(AtFlags::empty()) {
+            None | Some(FileType::RegularFile | FileType::Directory) => "",
+            Some(FileType::Fifo) => "a pipe",
+            Some(FileType::Socket) => "a socket",
+            Some(_) => "a device",
+        };
+        if !what.is_empty() {
+            let name = shown(&self.shown.display().to_string());
+            return Err(Failed::told(format!("{name} is {what}, and a file would take its place"))
+                .hint("- writes to standard output, and leads where you want"));
+        }
+        // Not named after the file, whose name may be as long as one can be.
+        let name = OsString::from(format!(".twinax.{}", std::process::id()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let write = || -> io::Result<()> {
@@ -75,5 +111,5 @@ impl TargetFile {
 }
 
 fn failed(path: &Path, cause: &io::Error) -> Failed {
-    Failed::told(format!("cannot write {}: {cause}", path.display()))
+    Failed::told(format!("cannot write {}: {cause}", shown(&path.display().to_string())))
 }

@@ -16,13 +16,10 @@ use super::{
     failed::Failed,
     screen::{Desk, Screen},
     shown::style,
-    watch::{take, write},
+    watch::take,
 };
 use crate::{
-    front::{
-        keys::Input,
-        top::{Places, ansi, draw},
-    },
+    front::top::{Places, ansi, draw},
     live::{Live, Update},
     look::Depth,
     place::{self, Need},
@@ -38,7 +35,11 @@ pub(super) fn top(wanted: Wanted) -> Done {
     let live = Live::start(Depth::MAP, true);
     let live = live.map_err(Failed::output)?;
     let done = show(Top::new(wanted), &mut desk, &live);
-    done.map(|()| ExitCode::SUCCESS).map_err(Failed::output)
+    match done {
+        // A signal, while the terminal took nothing.
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        done => done.map(|()| ExitCode::SUCCESS).map_err(Failed::output),
+    }
 }
 
 fn show(mut top: Top, desk: &mut Desk, live: &Live) -> io::Result<()> {
@@ -51,7 +52,7 @@ fn show(mut top: Top, desk: &mut Desk, live: &Live) -> io::Result<()> {
         draw(&mut top, &mut next, colour);
         let difference = ansi(&shown, &next);
         shown = next;
-        write(difference.as_bytes())?;
+        desk.write(difference.as_bytes())?;
         let news = desk.wait(live)?;
         if news.end {
             return Ok(());
@@ -67,9 +68,9 @@ fn show(mut top: Top, desk: &mut Desk, live: &Live) -> io::Result<()> {
                 return Ok(());
             }
         }
-        if news.resized || news.inputs.contains(&Input::Redraw) {
+        if screen.heed(desk, &news)? {
             shown = Buffer::empty(area(screen.size()));
-            write(b"\x1b[2J")?;
+            desk.write(b"\x1b[2J")?;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `map --watch`: on a terminal the map as it changes, elsewhere a line for each change.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -11,7 +11,7 @@ use twinax_core::{
     rate::Rates,
     sight::Sight,
     top::Key,
-    watch::changes,
+    watch::{self, Moment},
 };
 
 use super::{
@@ -78,7 +78,7 @@ fn on_screen(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
             Update::Sight(seen) => sight = Some(seen),
             Update::Traffic(_, measured) => rates = measured,
         })?;
-        let redraw = news.resized || news.inputs.contains(&Input::Redraw);
+        let redraw = screen.heed(desk, &news)?;
         let Some(sight) = sight.as_ref().filter(|_| new || redraw) else { continue };
         let (width, height) = screen.size();
         let style = Style { width: Some(width.into()), colour };
@@ -89,12 +89,12 @@ fn on_screen(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
             n => Some(format!("not seen: {n} (twinax map tells what)")),
         });
         let lines = tree::screenful(&root.into(), &below, height.into(), style);
-        draw(&lines, redraw)?;
+        desk.write(drawn(&lines, redraw).as_bytes())?;
     }
 }
 
 /// Over what is there, so that nothing flickers: each line to its end, then all that is below.
-fn draw(lines: &[String], anew: bool) -> io::Result<()> {
+fn drawn(lines: &[String], anew: bool) -> String {
     let mut text =
         String::from(if anew { "\x1b[?2026h\x1b[2J\x1b[H" } else { "\x1b[?2026h\x1b[H" });
     for (n, line) in lines.iter().enumerate() {
@@ -103,19 +103,24 @@ fn draw(lines: &[String], anew: bool) -> io::Result<()> {
         text.push_str("\x1b[K");
     }
     text.push_str("\x1b[J\x1b[?2026l");
-    write(text.as_bytes())
+    text
 }
 
 fn in_lines(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
     let json = asked.output == Output::Json;
-    let mut before: Option<Box<Sight>> = None;
+    let mut before: Option<Moment> = None;
     loop {
         let mut failed = None;
         take(live, |update| {
             let Update::Sight(after) = update else { return };
-            let told = told(asked, json, before.as_deref(), &after);
-            failed = failed.take().or_else(|| told.and_then(|text| write(text.as_bytes())).err());
-            before = Some(after);
+            let moment = Moment::of(&after, &asked.wanted);
+            let told = match &before {
+                None => start(asked, json, &after),
+                Some(before) => told(json, before, &moment),
+            };
+            failed =
+                failed.take().or_else(|| told.and_then(|text| desk.write(text.as_bytes())).err());
+            before = Some(moment);
         })?;
         if let Some(error) = failed {
             return Err(error);
@@ -126,25 +131,25 @@ fn in_lines(asked: &Map, desk: &mut Desk, live: &Live) -> io::Result<()> {
     }
 }
 
+fn time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
+/// What there is to say of the first look.
+fn start(asked: &Map, json: bool, sight: &Sight) -> io::Result<String> {
+    let (_, counts) = map_tree(sight, &asked.wanted);
+    match json {
+        true => words::start_json(&counts, time()).map_err(io::Error::from),
+        false => Ok(words::start(&counts, time())),
+    }
+}
+
 /// What there is to say of a look, after the one before it.
-fn told(asked: &Map, json: bool, before: Option<&Sight>, after: &Sight) -> io::Result<String> {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let Some(before) = before else {
-        let (_, counts) = map_tree(after, &asked.wanted);
-        return match json {
-            true => words::start_json(&counts, time).map_err(io::Error::from),
-            false => Ok(words::start(&counts, time)),
-        };
-    };
-    let changes = changes(before, after, &asked.wanted);
+fn told(json: bool, before: &Moment, after: &Moment) -> io::Result<String> {
+    let (changes, time) = (watch::told(before, after), time());
     let lines = changes.iter().map(|change| match json {
         true => words::change_json(change, time).map_err(io::Error::from),
         false => Ok(words::change(change, time)),
     });
     lines.collect()
-}
-
-pub(super) fn write(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush())
 }

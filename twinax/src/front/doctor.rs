@@ -34,6 +34,10 @@ pub fn text(report: &Report, unseen: &[String], style: Style) -> String {
         }
     }
     out.push_str(&unchecked(&report.unchecked, style));
+    for name in &report.unread {
+        let text = format!("anything of {name}: it could not be looked into");
+        wrapped(&mut out, "not checked: ", &text, style);
+    }
     for line in unseen {
         wrapped(&mut out, "not seen: ", &shown(line), style);
     }

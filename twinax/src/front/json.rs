@@ -25,7 +25,7 @@ use twinax_core::{
 
 pub use self::doctor::{Checks, Report, checks, report};
 pub use self::inspected::{Inspected, inspected};
-pub use self::seen::{Diff, Peers, Sight, Snapshot, diff, peers, sight, snapshot};
+pub use self::seen::{Change, Diff, Peers, Sight, Snapshot, change, diff, peers, sight, snapshot};
 
 /// Raised when a field is removed or changes its meaning.
 pub const VERSION: u32 = 1;

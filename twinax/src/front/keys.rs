@@ -13,6 +13,8 @@ pub enum Input {
     Wheel(u16, u16, isize),
     /// Ctrl-L: draw everything anew.
     Redraw,
+    /// Ctrl-Z: let the shell have the terminal for a while.
+    Suspend,
 }
 
 const ESCAPE: u8 = 0x1b;
@@ -40,6 +42,7 @@ fn one(bytes: &[u8], last: bool) -> Option<(Option<Input>, usize)> {
         0x08 | 0x7f => key(Key::Backspace),
         0x03 => key(Key::Interrupt),
         0x0c => Some((Some(Input::Redraw), 1)),
+        0x1a => Some((Some(Input::Suspend), 1)),
         0..0x20 => Some((None, 1)),
         first => {
             let length = match first {

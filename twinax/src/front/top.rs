@@ -23,7 +23,7 @@ const BELOW: u16 = 14;
 /// What stands before the values in the details takes no more columns.
 const LABEL: usize = 15;
 
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     ("↑ ↓  k j", "select a row; PgUp PgDn Home End go further"),
     ("← →  h l", "fold and unfold; Space does either"),
     ("Enter", "zoom: only what hangs on the row"),
@@ -35,6 +35,7 @@ const KEYS: [(&str, &str); 13] = [
     ("↓", "what a container receives, a second"),
     ("↑", "what it sends"),
     ("Ctrl-L", "draw anew"),
+    ("Ctrl-Z", "stop, until the shell's fg"),
     ("?", "this"),
     ("q", "quit"),
 ];
@@ -82,7 +83,7 @@ impl Places {
             }
             Input::Wheel(x, y, rows) if inside(self.details, x, y) => Some(Key::WheelDetails(rows)),
             Input::Wheel(_, _, rows) => Some(Key::WheelTree(rows)),
-            Input::Redraw => None,
+            Input::Redraw | Input::Suspend => None,
         }
     }
 }
@@ -267,12 +268,18 @@ impl Pen<'_> {
     }
 }
 
-/// Rows of a name and values, as lines no wider than `width`: what does not fit goes on below.
+/// Details as lines no wider than `width`. Of rows of a name and values what does not fit goes on
+/// below; sections, whose rows stand in columns, are cut at the edge.
 fn wrapped(rows: &[Branch], width: usize) -> Vec<Vec<Cell>> {
     let first = |row: &Branch| row.cells.first().map_or(0, |cell| cell.text.chars().count());
-    let label = rows.iter().map(first).max().unwrap_or(0).min(LABEL).min(width / 3);
+    let named = rows.iter().filter(|row| row.children.is_empty());
+    let label = named.map(first).max().unwrap_or(0).min(LABEL).min(width / 3);
     let mut lines = Vec::new();
     for row in rows {
+        if !row.children.is_empty() {
+            lines.extend(tree::lines(row, Some(width)));
+            continue;
+        }
         let Some((name, values)) = row.cells.split_first() else {
             lines.push(Vec::new());
             continue;

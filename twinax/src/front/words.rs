@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use twinax_core::{map::Counts, watch::Change};
+use twinax_core::{changes::Change, map::Counts};
 
 use super::{json, tree};
 
@@ -14,7 +14,7 @@ pub fn start(counts: &Counts, time: Duration) -> String {
 
 /// A change, in a line.
 pub fn change(change: &Change, time: Duration) -> String {
-    format!("{} {} {}\n", clock(time), change.way.sign(), change.text)
+    format!("{} {change}\n", clock(time))
 }
 
 /// The time of the day in UTC, of a time since 1970.
@@ -37,12 +37,8 @@ struct Start {
 #[derive(Serialize)]
 struct Told<'a> {
     time_ns: u64,
-    change: &'static str,
-    what: &'static str,
-    namespace: String,
-    interface: Option<&'a str>,
-    containers: &'a [String],
-    text: &'a str,
+    #[serde(flatten)]
+    change: json::Change<'a>,
 }
 
 /// As [`start`], as JSON.
@@ -68,15 +64,7 @@ pub fn start_json(counts: &Counts, time: Duration) -> serde_json::Result<String>
 ///
 /// As of [`serde_json::to_string`].
 pub fn change_json(change: &Change, time: Duration) -> serde_json::Result<String> {
-    json::line(&Told {
-        time_ns: nanoseconds(time),
-        change: change.way.as_str(),
-        what: change.what.as_str(),
-        namespace: change.netns.to_string(),
-        interface: change.interface.as_deref(),
-        containers: &change.containers,
-        text: &change.text,
-    })
+    json::line(&Told { time_ns: nanoseconds(time), change: json::change(change) })
 }
 
 fn nanoseconds(time: Duration) -> u64 {

@@ -9,7 +9,7 @@ use rustix::{io::Errno, net::netlink};
 use twinax_core::interior::Flow;
 
 use super::{
-    netlink::{Message, Outgoing, attributes, be32, ip},
+    netlink::{Message, Outgoing, attribute, attributes, be32, ip},
     socket::{BatchError, Channel},
 };
 
@@ -17,6 +17,9 @@ use super::{
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
+const IPCTNL_MSG_CT_GET_STATS: u16 = 5;
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
+const CTA_STATS_GLOBAL_MAX_ENTRIES: u16 = 2;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_TIMEOUT: u16 = 7;
@@ -88,6 +91,33 @@ impl Conntrack {
             Some(_) => {}
         })?;
         Ok(flows)
+    }
+
+    /// Returns how many entries there are, and how many there may be.
+    ///
+    /// # Errors
+    /// The kernel's: `EPERM` without CAP_NET_ADMIN.
+    pub fn fill(&mut self) -> Result<(u64, u64), Errno> {
+        let seq = self.channel.take_seq(1);
+        self.channel.send(message(IPCTNL_MSG_CT_GET_STATS, seq, 0).bytes())?;
+        loop {
+            let answer = self.channel.receive(|message| {
+                if message.seq != seq {
+                    return None;
+                }
+                if let Some((errno, _)) = message.refusal() {
+                    return Some(Err(errno));
+                }
+                let rest = message.body.get(GENERIC_BYTES..).unwrap_or_default();
+                let number = |kind| attribute(rest, kind).and_then(be32).map(u64::from);
+                let fill =
+                    number(CTA_STATS_GLOBAL_ENTRIES).zip(number(CTA_STATS_GLOBAL_MAX_ENTRIES));
+                Some(fill.ok_or(Errno::BADMSG))
+            })?;
+            if let Some(fill) = answer {
+                return fill;
+            }
+        }
     }
 
     fn delete(&mut self, family: u8, key: &Key) -> Result<(), BatchError> {

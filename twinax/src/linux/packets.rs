@@ -88,6 +88,7 @@ pub struct Wanted<'a> {
 #[derive(Debug)]
 pub struct Tapped {
     socket: OwnedFd,
+    index: u32,
     ring: Ring,
     pub link_type: LinkType,
     accepted: u64,
@@ -114,8 +115,8 @@ impl Drop for Ring {
     }
 }
 
-/// Begins to listen at the interface with this number, in the network namespace of the calling
-/// thread.
+/// Makes ready to listen at the interface with this number, in the network namespace of the calling
+/// thread: [`Tapped::begin`] begins. The kernel takes its time for that, 15 ms and more for one.
 ///
 /// # Errors
 /// The kernel's: `EPERM` without CAP_NET_RAW, `ENODEV` where there is no such interface any more,
@@ -135,8 +136,7 @@ pub fn tap(index: u32, wanted: &Wanted<'_>) -> Result<Tapped, Errno> {
     }
     attach(&socket, &compile(wanted.filter, link_type, wanted.keep))?;
     let ring = ring(&socket, wanted.interfaces)?;
-    bind(&socket, index, ETH_P_ALL)?;
-    Ok(Tapped { socket, ring, link_type, accepted: 0, dropped: 0, next: 0, is_down: false })
+    Ok(Tapped { socket, index, ring, link_type, accepted: 0, dropped: 0, next: 0, is_down: false })
 }
 
 fn option<T>(
@@ -226,6 +226,14 @@ fn ring(socket: &OwnedFd, interfaces: usize) -> Result<Ring, Errno> {
 }
 
 impl Tapped {
+    /// Takes in what passes from now on. At once, and in whatever namespace the caller is.
+    ///
+    /// # Errors
+    /// The kernel's: `ENODEV` where the interface is gone.
+    pub fn begin(&self) -> Result<(), Errno> {
+        bind(&self.socket, self.index, ETH_P_ALL)
+    }
+
     /// Gives every packet that is there to `each`, in the order of their coming.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! A user's store is in that user's hands, so it is read as any other runtime's and not by
 //! [`crate::store::Store`], which trusts its own.
 
-use std::env;
+use std::{env, thread};
 
 use twinax_core::{
     name::ContainerName,
@@ -20,21 +20,36 @@ pub(super) fn containers(scene: &Scene, here: bool) -> Vec<(Workload, u64)> {
     let mut found = Vec::new();
     for store in stores(scene, here) {
         let folder = format!("{store}/containers");
-        let names = scene.view.list(&folder).into_iter();
+        let names = scene.view.list(&folder);
         // There may be a thousand, and of root's each may be opened at once.
-        let records: Vec<Vec<u8>> = match scene.view.of_root(&folder) {
-            Some(view) => {
-                let read = |name| view.read_proc(&format!("{name}/record.json"), RECORD);
-                names.filter_map(read).collect()
-            }
-            None => {
-                let read = |name| scene.view.read(&format!("{folder}/{name}/record.json"), RECORD);
-                names.filter_map(read).collect()
-            }
-        };
-        found.extend(records.iter().filter_map(|bytes| container(bytes)));
+        if scene.view.of_root(&folder).is_some() {
+            found.extend(of_root(scene, &folder, &names));
+            continue;
+        }
+        let read = |name| scene.view.read(&format!("{folder}/{name}/record.json"), RECORD);
+        found.extend(names.iter().filter_map(|name| container(&read(name)?)));
     }
     found
+}
+
+/// As [`containers`], of a folder of root's; on several threads if there are many.
+fn of_root(scene: &Scene, folder: &str, names: &[String]) -> Vec<(Workload, u64)> {
+    const THREADS: usize = 2;
+    /// From so many on, work is worth a thread.
+    const MANY: usize = 128;
+    let threads = if names.len() < MANY { 1 } else { THREADS };
+    let parts = names.chunks(names.len().div_ceil(threads).max(1));
+    thread::scope(|scope| {
+        let mut readers = Vec::new();
+        for part in parts {
+            let Some(view) = scene.view.of_root(folder) else { continue };
+            readers.push(scope.spawn(move || {
+                let read = |name| view.read_proc(&format!("{name}/record.json"), RECORD);
+                part.iter().filter_map(|name| container(&read(name)?)).collect::<Vec<_>>()
+            }));
+        }
+        readers.into_iter().flat_map(|reader| reader.join().unwrap_or_default()).collect()
+    })
 }
 
 /// The directories of stores, as `crate::place` lays them out.
@@ -49,6 +64,12 @@ fn stores(scene: &Scene, here: bool) -> Vec<String> {
     stores.extend(below("/run/user", "/twinax/state"));
     let users = scene.view.list("/tmp").into_iter().filter(|name| name.starts_with("twinax-"));
     stores.extend(users.map(|name| format!("/tmp/{name}/state")));
+    // Wherever else the caller's own is.
+    let own = env::var("XDG_RUNTIME_DIR").ok().filter(|dir| here && dir.starts_with('/'));
+    let own = own.map(|dir| format!("{}/twinax/state", dir.trim_end_matches('/')));
+    if let Some(own) = own.filter(|store| !stores.contains(store)) {
+        stores.push(own);
+    }
     stores
 }
 

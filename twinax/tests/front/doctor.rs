@@ -48,6 +48,7 @@ fn report() -> Report {
             why: "the limit (gc_thresh3) is not shown here".to_owned(),
             of: ["a", "b", "c", "d", "e"].map(str::to_owned).into(),
         }],
+        unread: vec!["hidden".to_owned()],
         checks: 29,
     }
 }
@@ -73,6 +74,7 @@ fn findings_come_with_why_and_what_to_do() {
                 anywhere
 
         not checked: neighbour-table-full a, b, c and 2 more: the limit (gc_thresh3) is not shown here
+        not checked: anything of hidden: it could not be looked into
         not seen: mounts: \x1b[2J
         1 problem, 1 warning, 0 notes; 29 checks made, 1 not everywhere
     "#]]
@@ -169,7 +171,11 @@ fn the_command_line_is_read() {
     let line = "twinax doctor web pid:7 --only mtu-step --only port-down --skip mtu-tunnel --json";
     let doctor = Doctor { asked, list: false, json: true };
     assert_eq!(parse(line).unwrap(), Command::Doctor(doctor));
-    for wrong in ["--only nothing", "--list web", "--list --skip mtu-step"] {
+    let line = "twinax doctor web --only mtu-step,port-down pid:7 --skip mtu-tunnel --json";
+    assert_eq!(parse(line).unwrap(), parse(&line.replace(',', " --only ")).unwrap());
+    for wrong in
+        ["--only nothing", "--only mtu-step,nothing", "--list web", "--list --skip mtu-step"]
+    {
         assert_eq!(parse(&format!("twinax doctor {wrong}")).unwrap_err().exit_code(), 2, "{wrong}");
     }
 }

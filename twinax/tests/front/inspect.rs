@@ -4,8 +4,8 @@ use expect_test::{Expect, expect};
 use twinax::front::{json, print::Style, tree};
 use twinax_core::{
     firewall::{Action, Base, Chain, Engine, Family, Hook, LedPort, Match, Rule, Table, What},
-    handle::{Meaning, meanings, near},
-    inspect::{Detail, inspect, needed, title},
+    handle::{Meaning, choices, meanings, near, spaces, title},
+    inspect::{Detail, inspect, needed},
     interior::{Attached, Hop, Interior, PolicyRule, Resolver, SeenRoute},
     map::{self, Wanted},
     model::Netns,
@@ -413,4 +413,77 @@ fn a_port_of_an_engine_inside_is_its_own() {
     let (root, _) = map::tree(&sight, &Wanted::default());
     let text = tree::text(&root, PLAIN);
     assert!(text.contains("published *:8080/tcp of pod shop/cart-0  → inner:80"), "{text}");
+}
+
+/// What `exec` enters and `map --only` shows.
+#[test]
+fn a_handle_leads_to_namespaces() {
+    let mut sight = host();
+    for (n, handle) in ["pid:1001", "pid:1002"].into_iter().enumerate() {
+        let space = sight.spaces.get_mut(&netns(handle)).expect("it is there");
+        space.workloads[0].networks = vec!["apps".to_owned(), format!("own{n}")];
+    }
+    // A bridge that is called as a container is.
+    let facts = sight.links[&link("host/docker0")].clone();
+    sight.links.insert(link("host/con2"), facts);
+    for (handle, expected) in [
+        ("con1", "pid:1001"),
+        ("container:con2", "pid:1002"),
+        ("con2", "pid:1002"),
+        ("con2@host", "host"),
+        ("veth2", "pid:1002"),
+        ("8@host", "pid:1002"),
+        ("172.17.0.3", "pid:1002"),
+        ("shop/cart-0", "pid:3000"),
+        ("docker0", "host"),
+        ("apps", "pid:1001 pid:1002"),
+        ("network:own1", "pid:1002"),
+        ("eth0@con1", "pid:1001"),
+        ("nobody", ""),
+    ] {
+        let spaces = spaces(&sight, handle);
+        let told: Vec<String> = spaces.keys().map(ToString::to_string).collect();
+        assert_eq!(told.join(" "), expected, "{handle}");
+    }
+    let many = vec![Meaning::Namespace(&Netns::Host); 45];
+    let lines = choices(&sight, "peer", &many);
+    assert_eq!(lines.lines().count(), 41);
+    assert!(lines.ends_with("  … and 5 more\n"), "{lines}");
+    let several = spaces(&sight, "apps");
+    let expected =
+        "  namespace con1  (twinax exec pid:1001)\n  namespace con2  (twinax exec pid:1002)\n";
+    assert_eq!(choices(&sight, "exec", several.values()), expected);
+}
+
+/// Where not every table was read, as in a live view.
+#[test]
+fn routes_of_the_main_table_need_no_look_inside() {
+    let mut sight = host();
+    let routes = |sight: &Sight| {
+        let there = netns("pid:1002");
+        let sections = inspect(sight, &Meaning::Container(&there, 0), Detail::default());
+        let routes = sections.iter().find(|section| section.cells[0].text == "routes");
+        routes.map(|section| tree::text(section, PLAIN)).unwrap_or_default()
+    };
+    let expected = "routes\n└─ default  via 172.17.0.1 dev eth0\n";
+    assert_eq!(routes(&sight), expected);
+    sight.interiors.insert(netns("pid:1002"), Interior::default());
+    assert_eq!(routes(&sight), expected, "its firewall was read, and no routes");
+}
+
+/// What could not be looked into is not said to have nothing.
+#[test]
+fn links_that_cannot_be_seen_are_not_said_to_be_missing() {
+    let mut sight = read();
+    let hidden = netns("netns:/run/netns/hidden");
+    let mut space = sight.spaces[&netns("pid:1002")].clone();
+    space.workloads.truncate(1);
+    space.workloads[0].name = "hidden".to_owned();
+    sight.spaces.insert(hidden, space);
+    assert_eq!(peer::unread(&sight, "hidden").as_deref(), Some("it could not be entered"));
+    sight.unseen.push("links of netns:/run/netns/hidden: Operation not permitted".to_owned());
+    assert_eq!(peer::unread(&sight, "hidden").as_deref(), Some("Operation not permitted"));
+    for known in ["host", "pid:1002", "veth1", "nobody"] {
+        assert_eq!(peer::unread(&sight, known), None, "{known}");
+    }
 }

@@ -1,15 +1,19 @@
 //! What `map` and `peer` print of a small host.
 
+use std::time::Duration;
+
 use expect_test::{Expect, expect};
-use twinax::front::{json, print::Style, tree};
+use twinax::front::{json, print::Style, tree, words};
 use twinax_core::{
-    map::{self, Wanted, shown},
+    map::{self, Unmatched, Wanted, shown},
     model::{LinkId, Netns, Route},
     name::{IfName, Proto, acts},
     peer,
     sight::{
         Counters, Holder, LinkFacts, Listener, PublishedPort, Runtime, Sight, Space, Workload,
     },
+    snapshot::{FORMAT, Snapshot, Taken},
+    watch::{self, Moment},
 };
 
 const PLAIN: Style = Style { width: None, colour: false };
@@ -201,6 +205,62 @@ fn only_what_was_asked_for() {
         4 containers, 5 namespaces, 1 bridge, 3 cables, 1 orphan
     "#]],
     );
+}
+
+/// A filter takes what `inspect` takes.
+#[test]
+fn an_interface_of_the_hosts_is_asked_for_as_its_container() {
+    let tree = |handle: &str| {
+        let wanted = Wanted { only: vec![handle.to_owned()], ..Wanted::default() };
+        let (root, counts) = map::tree(&host(), &wanted);
+        (tree::text(&root, PLAIN) + &tree::counts(&counts), wanted.unmatched(&host()))
+    };
+    assert_eq!(tree("veth2"), tree("con2"));
+    assert_eq!(tree("container:con2"), tree("con2"));
+    assert_eq!(tree("veth2").1, None);
+    // No map could be of a bridge: that is `--network`.
+    assert_eq!(tree("docker0").1, Some(Unmatched::Only("docker0".to_owned())));
+}
+
+/// A moment that is compared is what its file is read as.
+#[test]
+fn a_moment_is_its_own_file() {
+    let mut sight = host();
+    let mut kept = sight.spaces[&netns("pid:1001")].workloads[0].clone();
+    kept.id = "kept".to_owned();
+    sight.unplaced.push(kept);
+    sight.unseen.push("the rest".to_owned());
+    let taken =
+        || Taken { format: FORMAT.to_owned(), taken: 1_700_000_000, boot: "one".to_owned() };
+    let text = json::text(json::snapshot(&sight, taken())).expect("written");
+    let read: Snapshot = serde_json::from_str(&text).expect("read");
+    let made = Snapshot::of(&sight, taken());
+    assert!(made.namespaces.iter().any(|space| !space.listeners.is_empty()));
+    assert!(made.namespaces.iter().any(|space| !space.routes.is_empty()));
+    assert_eq!(made, read);
+}
+
+/// `diff --json` and `map --watch --json` say the same of a change.
+#[test]
+fn a_change_has_one_shape() {
+    let (before, mut after) = (host(), host());
+    after.links.get_mut(&link("host/docker0")).expect("there").operstate = "down".to_owned();
+    let moment = |sight| Moment::of(sight, &Wanted::default());
+    let told = watch::told(&moment(&before), &moment(&after));
+    let at = Taken::default();
+    let file = json::text(json::diff(&at, &at, &told)).expect("written");
+    let file: serde_json::Value = serde_json::from_str(&file).expect("JSON");
+    let line = words::change_json(&told[0], Duration::from_nanos(7)).expect("written");
+    let mut line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let head = line.as_object_mut().expect("an object");
+    assert_eq!((head.remove("version"), head.remove("time_ns")), (Some(1.into()), Some(7.into())));
+    assert_eq!(file["changes"], serde_json::json!([line]));
+    let expected = serde_json::json!({
+        "change": "changed", "kind": "state", "namespace": "host", "interface": "docker0",
+        "containers": [], "what": "docker0", "before": "up", "after": "down",
+        "text": "~ state of docker0 on the host: up → down",
+    });
+    assert_eq!(line, expected);
 }
 
 #[test]

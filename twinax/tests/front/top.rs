@@ -1,5 +1,6 @@
 //! What live views show on a screen, and what keys are read as.
 
+use expect_test::expect;
 use ratatui_core::{
     buffer::Buffer,
     layout::Rect,
@@ -49,11 +50,37 @@ fn the_tree_stands_above_its_details_and_beside_them_where_there_is_room() {
     assert!(below[0].starts_with(" twinax top  4 containers"), "{below:#?}");
     assert!(below[1].starts_with("host"), "{below:#?}");
     assert!(below[11].contains(" 1 of "), "{below:#?}");
-    assert!(below[12].contains("net:[4026531833]"), "{below:#?}");
+    assert_eq!(below[12], "identity");
+    assert!(below[13].contains("─ namespace  host  net:[4026531833]"), "{below:#?}");
     assert!(below[23].contains("q quit"), "{below:#?}");
     let beside = lines(&screen(&mut top, 120, 24));
     assert!(beside[1].starts_with("host"), "{beside:#?}");
-    assert!(beside[1].contains("│ namespace"), "{beside:#?}");
+    assert!(beside[1].contains("│ identity"), "{beside:#?}");
+}
+
+/// What `inspect` tells, in sections; a row that is too wide is cut at the edge.
+#[test]
+fn details_are_what_inspect_tells() {
+    let mut top = ready();
+    top.press(Key::Down);
+    let all = lines(&screen(&mut top, 120, 40));
+    let details = all[1..39].iter().map(|line| line.chars().skip(74).collect::<String>());
+    let details: Vec<String> = details.collect();
+    expect![[r#"
+        ends
+        └─ 3 docker0  bridge  172.17.0.1/16  ● up
+        traffic
+        ├─ in   12 packets  928 bytes  dropped 0
+        └─ out  0 packets  0 bytes  dropped 0
+        members
+        ├─ 7 veth1  ⇄ eth0 con1  on docker0  ● up
+        └─ 8 veth2  ⇄ eth0 con2  on docker0  ● up
+        published
+        └─ *:8080/tcp  → con1:80  listener ✓ nginx(10…
+    "#]]
+    .assert_eq(&format!("{}\n", details.join("\n").trim_end()));
+    let width = |line: &String| line.chars().count();
+    assert!(all.iter().any(|line| line.ends_with('…') && width(line) == 120), "{all:#?}");
 }
 
 #[test]
@@ -179,8 +206,8 @@ fn keys_are_read_as_terminals_send_them() {
     );
     assert_eq!(keys("aé漢\x1b[99~\x00q").len(), 4, "what means nothing is passed");
     assert_eq!(
-        read("\x1b[<0;6;4M\x1b[<0;6;4m\x1b[<65;1;1M\x0c"),
-        [Input::Press(5, 3), Input::Wheel(0, 0, 3), Input::Redraw]
+        read("\x1b[<0;6;4M\x1b[<0;6;4m\x1b[<65;1;1M\x0c\x1a"),
+        [Input::Press(5, 3), Input::Wheel(0, 0, 3), Input::Redraw, Input::Suspend]
     );
     // An Escape pressed just before another key.
     assert_eq!(keys("\x1b\x1b[A"), [Key::Escape, Key::Up]);

@@ -52,10 +52,13 @@ fn anybodys_container_is_entered_by_name(sandbox: &mut Sandbox) -> Outcome {
     let of_one = inode(&format!("/proc/{}/ns/net", one.id()));
     assert_eq!(sandbox.done(&format!("exec {} -- {see}", one.id())).trim(), of_one);
     let error = sandbox.refused(&format!("exec twinax -- {see}"));
-    assert!(error.contains("twinax may mean 2 namespaces"), "{error}");
+    assert!(error.contains("twinax may mean 2 things"), "{error}");
     for child in [&one, &two] {
-        let line = format!("pid:{}  process twinax", child.id());
+        let exact = format!("container:{}", child.id());
+        let line = format!("container twinax (process)  (twinax exec {exact})");
         assert!(error.contains(&line), "{line}: {error}");
+        let theirs = inode(&format!("/proc/{}/ns/net", child.id()));
+        assert_eq!(sandbox.done(&format!("exec {exact} -- {see}")).trim(), theirs);
     }
     let error = sandbox.refused(&format!("exec nobody -- {see}"));
     assert!(error.contains("there is no container nobody"), "{error}");

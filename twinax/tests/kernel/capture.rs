@@ -1,16 +1,24 @@
 //! `capture` on what really passes: read back from the file, and filters held against the kernel.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader, Read},
     net::{IpAddr, UdpSocket},
+    os::fd::{AsFd, AsRawFd},
     os::unix::fs::{PermissionsExt, symlink},
     process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{CWD, Mode, mkfifoat},
+    process::{Pid, Signal, kill_process},
+};
 use twinax::linux::packets::{self, Wanted};
 use twinax_core::{filter, pcapng::LinkType};
 
@@ -31,6 +39,9 @@ tests![
     it_ends_with_its_container,
     a_link_in_the_place_of_the_file_is_not_followed,
     a_reader_that_stopped_does_not_keep_it,
+    a_named_pipe_does_not_keep_it,
+    a_time_that_no_clock_has_is_no_end,
+    many_interfaces_begin_at_once,
 ];
 
 /// A capture that has begun.
@@ -171,7 +182,8 @@ fn a_container_is_captured_into_a_file(sandbox: &mut Sandbox) -> Outcome {
     let found = read(&fs::read("/run/tmp/x.pcapng").unwrap());
     let [(name, comment)] = found.interfaces.as_slice() else { panic!("{found:?}") };
     assert_eq!(name, "one/eth0");
-    assert!(comment.contains("twinax one") && comment.contains("net:["), "{comment}");
+    assert!(comment.contains("; one  id ") && comment.contains("  twinax  "), "{comment}");
+    assert!(comment.contains("net:["), "{comment}");
     // The handshake, a question, an answer and two ends, at least.
     assert!(found.packets.len() >= 6, "{found:?}");
     let (mut ins, mut outs) = (0, 0);
@@ -200,7 +212,7 @@ fn both_ends_and_a_bridge_are_interfaces_of_one_file(sandbox: &mut Sandbox) -> O
     let found = read(&out);
     assert_eq!(found.interfaces[0].0, "one/eth0");
     assert!(found.interfaces[1].0.starts_with("txv"), "{found:?}");
-    assert!(found.interfaces[1].1.contains("twinax one"), "{found:?}");
+    assert!(found.interfaces[1].1.contains("; one  id "), "{found:?}");
     // What comes in at one end went out at the other, before.
     let of = |interface: u32, flags: u32| {
         let mine = found.packets.iter().filter(move |p| p.0 == interface && p.2 == flags);
@@ -311,6 +323,7 @@ fn the_kernel_and_the_expression_agree(sandbox: &mut Sandbox) -> Outcome {
         let filter = filter::parse(text).unwrap();
         let wanted = Wanted { filter: filter.as_ref(), keep: 4096, interfaces: 1 };
         let mut tapped = packets::tap(index, &wanted).unwrap();
+        tapped.begin().unwrap();
         assert_eq!(tapped.link_type, LinkType::Ethernet);
         frames.iter().for_each(|frame| wire::send_frame("left", frame).unwrap());
         let mut seen: Vec<Vec<u8>> = Vec::new();
@@ -437,5 +450,98 @@ fn a_reader_that_stopped_does_not_keep_it(sandbox: &mut Sandbox) -> Outcome {
     assert!(begun.child.try_wait().unwrap().is_none(), "it waits for its reader");
     kill_process(Pid::from_child(&begun.child), Signal::INT).unwrap();
     assert_eq!(begun.child.wait().unwrap().code(), Some(0));
+    Outcome::Passed
+}
+
+fn soon_ended(child: &mut Child) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < end, "it does not end");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// One that nobody reads, one whose reader stopped, and one whose reader went.
+fn a_named_pipe_does_not_keep_it(sandbox: &mut Sandbox) -> Outcome {
+    let (one, two) = two(sandbox);
+    mkfifoat(CWD, "/run/tmp/pipe", Mode::RUSR | Mode::WUSR).unwrap();
+    let words = ["capture", "one", "-w", "/run/tmp/pipe", "udp", "dst", "port", "9"];
+    let begin = || {
+        let mut child = sandbox.command(&words).stderr(Stdio::piped()).spawn().unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        errors.read_line(&mut line).unwrap();
+        assert!(line.starts_with("waiting for somebody to read"), "{line}");
+        (child, errors)
+    };
+    let (mut unread, _errors) = begin();
+    kill_process(Pid::from_child(&unread), Signal::INT).unwrap();
+    soon_ended(&mut unread);
+
+    let (mut stopped, mut errors) = begin();
+    let reader = File::open("/run/tmp/pipe").unwrap();
+    let mut line = String::new();
+    errors.read_line(&mut line).unwrap();
+    let target: IpAddr = one.v4();
+    two.netns.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for _ in 0..200 {
+            while socket.send_to(&[7; 1000], (target, 9)).is_err() {}
+        }
+    });
+    thread::sleep(Duration::from_millis(200));
+    assert!(stopped.try_wait().unwrap().is_none(), "it waits for its reader");
+    kill_process(Pid::from_child(&stopped), Signal::INT).unwrap();
+    soon_ended(&mut stopped);
+    drop(reader);
+
+    let (mut left, mut errors) = begin();
+    let reader = File::open("/run/tmp/pipe").unwrap();
+    errors.read_line(&mut line).unwrap();
+    drop(reader);
+    soon_ended(&mut left);
+    Outcome::Passed
+}
+
+fn a_time_that_no_clock_has_is_no_end(sandbox: &mut Sandbox) -> Outcome {
+    two(sandbox);
+    let begun = Begun::of(sandbox, "capture one -w /run/tmp/a --for 18446744073709551615");
+    begun.end(Some(Signal::TERM));
+    Outcome::Passed
+}
+
+/// What passes while the last of many is made ready fills no ring that nobody reads yet.
+fn many_interfaces_begin_at_once(sandbox: &mut Sandbox) -> Outcome {
+    let beside = sandbox.namespace();
+    let fd = beside.as_fd().as_raw_fd();
+    wire::add_bridge("many").unwrap();
+    wire::set_up("many").unwrap();
+    for n in 0..48 {
+        let (port, end) = (format!("port{n}"), format!("end{n}"));
+        wire::add_veth(&port, &end, fd).unwrap();
+        wire::set_master(&port, "many").unwrap();
+        wire::set_up(&port).unwrap();
+        beside.run(|| wire::set_up(&end).unwrap());
+    }
+    wire::add_addr("many", [10, 1, 1, 1].into(), 24).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&over);
+    let talk = thread::spawn(move || {
+        let socket = UdpSocket::bind("10.1.1.1:0").unwrap();
+        socket.set_broadcast(true).unwrap();
+        while !ends.load(Ordering::Relaxed) {
+            socket.send_to(&[7; 100], "10.1.1.255:9").unwrap();
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let begun = Begun::of(sandbox, "capture many -w /run/tmp/a udp dst port 9");
+    thread::sleep(Duration::from_millis(300));
+    let (said, _) = begun.end(Some(Signal::INT));
+    over.store(true, Ordering::Relaxed);
+    talk.join().unwrap();
+    assert_eq!(said.matches(", none dropped").count(), 48, "{said}");
+    let found = read(&fs::read("/run/tmp/a").unwrap());
+    assert!(found.statistics.iter().all(|counted| counted.3 > 10), "{:?}", found.statistics);
     Outcome::Passed
 }

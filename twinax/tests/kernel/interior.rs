@@ -1,11 +1,15 @@
 //! What namespaces have inside, planted by raw messages and read by the crate's own API; and
 //! `inspect` and `peer` as a user types them.
 
-use std::{fs, net::IpAddr, os::fd::AsFd};
+use std::{
+    fs,
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use rustix::net::netlink::NETFILTER;
 use twinax::linux::{
-    interior::{self, Wanted},
+    interior::{self, Switches, Wanted},
     netlink::{Outgoing, Socket},
     nft::{NftOp, NftSocket},
     wires,
@@ -30,6 +34,8 @@ tests![
     a_planted_rule_is_understood,
     our_own_tables_are_understood,
     what_hangs_on_a_wire_is_read,
+    of_few_links_is_told_what_is_told_of_many,
+    switches_are_judged_as_their_files_have_them,
     a_namespace_without_anything_has_nothing,
     looking_inside_changes_nothing,
     inspect_tells_of_a_container,
@@ -256,6 +262,95 @@ fn what_hangs_on_a_wire_is_read(sandbox: &mut Sandbox) -> Outcome {
     assert_eq!(out.port, ["hairpin on", "learning off"]);
     assert!(out.qdiscs.contains(&"clsact".to_owned()), "{out:?}");
     assert_eq!(out.programs, []);
+    Outcome::Passed
+}
+
+fn of_few_links_is_told_what_is_told_of_many(sandbox: &mut Sandbox) -> Outcome {
+    const MANY: usize = 20;
+    let (near, far) = (sandbox.namespace(), sandbox.namespace());
+    near.run(|| wire::add_veth("out", "in", far.as_fd().as_raw_fd()).unwrap());
+    let wanted = Wanted { attached: true, ..Wanted::default() };
+    let tell = || {
+        let (_, sight) = far.run(|| read(&far, wanted));
+        let all = sight.attached.into_iter();
+        all.filter(|(id, _)| !id.name.as_str().starts_with("br-")).collect::<Vec<_>>()
+    };
+    // Nothing of `in` was told since it has another end: whoever asks in there has it numbered.
+    assert_eq!(far.run(wire::numbers_of_namespaces).unwrap(), Vec::<i32>::new());
+    let never_up = tell();
+    assert_eq!(never_up[0].1.qdiscs, Vec::<String>::new(), "{never_up:?}");
+    assert_eq!(far.run(wire::numbers_of_namespaces).unwrap(), Vec::<i32>::new());
+    near.run(|| wire::set_up("out").unwrap());
+    far.run(|| wire::set_up("in").unwrap());
+    let few = tell();
+    let qdiscs: Vec<_> = few.iter().map(|(id, told)| (id.name.as_str(), &told.qdiscs)).collect();
+    assert_eq!(qdiscs, [("in", &vec!["noqueue".to_owned()]), ("lo", &vec!["noqueue".to_owned()])]);
+    far.run(|| (0..MANY).for_each(|n| wire::add_bridge(&format!("br-{n}")).unwrap()));
+    assert_eq!(tell(), few);
+    Outcome::Passed
+}
+
+fn switches_are_judged_as_their_files_have_them(sandbox: &mut Sandbox) -> Outcome {
+    let host = sandbox.host();
+    let far = sandbox.namespace();
+    let (all, judged) = host.run(|| {
+        wire::add_veth("out", "in", far.as_fd().as_raw_fd()).unwrap();
+        wire::add_bridge("br").unwrap();
+        for (name, value) in [
+            ("ipv4/conf/out/rp_filter", "2"),
+            ("ipv4/conf/all/src_valid_mark", "1"),
+            ("ipv4/conf/out/forwarding", "1"),
+            ("ipv4/conf/br/proxy_arp", "1"),
+            ("ipv4/conf/all/proxy_arp", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv6/conf/out/accept_ra", "2"),
+            ("ipv6/conf/br/disable_ipv6", "1"),
+            ("ipv6/conf/br/proxy_ndp", "1"),
+            ("ipv6/conf/all/proxy_ndp", "1"),
+        ] {
+            fs::write(format!("/proc/sys/net/{name}"), value).unwrap();
+        }
+        [Switches::All, Switches::Judged]
+            .map(|switches| read(host, Wanted { switches: Some(switches), ..Wanted::default() }).0)
+            .into()
+    });
+    let differ: Vec<_> = judged
+        .switches
+        .iter()
+        .filter(|(name, value)| all.switches.get(*name) != Some(*value))
+        .collect();
+    assert_eq!(differ, [], "of {}", judged.switches.len());
+    // All that checks ask for.
+    let of_links = [
+        "ipv4/conf/{}/rp_filter",
+        "ipv4/conf/{}/forwarding",
+        "ipv4/conf/{}/proxy_arp",
+        "ipv6/conf/{}/forwarding",
+        "ipv6/conf/{}/accept_ra",
+        "ipv6/conf/{}/disable_ipv6",
+        "ipv6/conf/{}/proxy_ndp",
+    ];
+    let of_links =
+        of_links.iter().flat_map(|name| ["out", "br", "lo"].map(|link| name.replace("{}", link)));
+    let others = [
+        "ipv4/ip_forward",
+        "ipv4/conf/all/rp_filter",
+        "ipv4/conf/all/src_valid_mark",
+        "ipv4/conf/all/proxy_arp",
+        "ipv4/neigh/default/gc_thresh3",
+        "ipv6/conf/all/forwarding",
+        "ipv6/conf/all/proxy_ndp",
+        "ipv6/neigh/default/gc_thresh3",
+        "bridge/bridge-nf-call-iptables",
+        "bridge/bridge-nf-call-ip6tables",
+    ];
+    let names = of_links.chain(others.map(ToOwned::to_owned));
+    let missing: Vec<String> = names
+        .filter(|name| all.switches.contains_key(name) && !judged.switches.contains_key(name))
+        .collect();
+    assert_eq!(missing, Vec::<String>::new());
+    let limit = |inside: &Interior| inside.conntrack.as_ref().map(|it| it.limit);
+    assert_eq!(limit(&judged), limit(&all));
     Outcome::Passed
 }
 

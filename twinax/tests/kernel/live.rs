@@ -4,7 +4,10 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
     net::UdpSocket,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     process::{Child, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -35,7 +38,9 @@ tests![
     lines_are_json_if_asked,
     traffic_is_measured,
     the_terminal_is_given_back,
+    the_shell_has_the_terminal_for_a_while,
     a_reader_that_goes_ends_it,
+    a_reader_that_stopped_neither_keeps_it_nor_fills_it,
 ];
 
 /// Far longer than it takes, so that a busy machine is no failure.
@@ -189,19 +194,19 @@ fn each_change_is_a_line(sandbox: &mut Sandbox) -> Outcome {
     watched.expect(&[" + namespace ", "process"]);
     // A cable into it, then what happens inside, of which the observatory hears.
     wire::add_veth("up0", "eth0", netns.as_fd().as_raw_fd()).unwrap();
-    watched.expect(&[" + ", ": up0 ⇄ eth0"]);
+    watched.expect(&[" + cable up0 ⇄ ", "/eth0"]);
     netns.run(|| {
         wire::add_addr("eth0", [10, 9, 9, 9].into(), 24).unwrap();
         wire::set_up("eth0").unwrap();
     });
-    watched.expect(&[" ~ ", ": eth0 ", "+10.9.9.9/24"]);
+    watched.expect(&[" + address of eth0 in ", ": 10.9.9.9/24"]);
     wire::set_up("up0").unwrap();
     netns.run(|| {
         wire::add_route("eth0", [10, 8, 0, 0].into(), 16, Some([10, 9, 9, 1].into())).unwrap();
     });
-    watched.expect(&[" + ", ": route 10.8.0.0/16 via 10.9.9.1 by eth0"]);
+    watched.expect(&[" + route of ", ": 10.8.0.0/16 via 10.9.9.1 by eth0"]);
     wire::del_link("up0").unwrap();
-    watched.expect(&[" - ", ": up0 ⇄ eth0 10.9.9.9/24"]);
+    watched.expect(&[" - cable up0 ⇄ ", "/eth0", "10.9.9.9/24"]);
     watched.end();
     Outcome::Passed
 }
@@ -212,10 +217,10 @@ fn lines_are_json_if_asked(sandbox: &mut Sandbox) -> Outcome {
     let start = watched.expect(&["\"change\":\"start\""]);
     assert!(start.starts_with("{\"version\":1,\"time_ns\":"), "{start}");
     wire::add_veth("up0", "eth0", beside.as_fd().as_raw_fd()).unwrap();
-    let line = watched.expect(&["\"change\":\"added\"", "\"what\":\"cable\""]);
+    let line = watched.expect(&["\"change\":\"added\"", "\"kind\":\"cable\""]);
     let told: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(told["interface"], "up0", "{line}");
-    assert!(told["text"].as_str().is_some_and(|text| text.ends_with("up0 ⇄ eth0")), "{line}");
+    assert!(told["text"].as_str().is_some_and(|t| t.starts_with("+ cable up0 ⇄ ")), "{line}");
     watched.end();
     Outcome::Passed
 }
@@ -265,7 +270,8 @@ impl Terminal {
         let before = mode(&theirs);
         let mut command = sandbox.command(args);
         command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap());
-        let child = command.spawn().unwrap();
+        // What is stopped is a job of its own, and not the tests.
+        let child = command.process_group(0).spawn().unwrap();
         rustix::io::ioctl_fionbio(&ours, true).unwrap();
         Self { ours, theirs: theirs.into(), child, seen: Vec::new(), before }
     }
@@ -335,6 +341,45 @@ fn the_terminal_is_given_back(sandbox: &mut Sandbox) -> Outcome {
     Outcome::Passed
 }
 
+fn the_shell_has_the_terminal_for_a_while(sandbox: &mut Sandbox) -> Outcome {
+    const ENTERED: &str = "\x1b[?1049h";
+    const LEFT: &str = "\x1b[?1049l";
+    let _beside = sandbox.outside("up0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
+    for args in [["top"].as_slice(), &["map", "--watch"]] {
+        let mut terminal = Terminal::start(sandbox, args);
+        terminal.expect(ENTERED);
+        terminal.expect("up0");
+        let raw = mode(&terminal.theirs);
+        terminal.press("\x1a");
+        terminal.expect(LEFT);
+        is_stopped(&terminal);
+        assert_eq!(mode(&terminal.theirs), terminal.before, "{args:?}");
+        signal(&terminal.child, Signal::CONT);
+        terminal.expect(ENTERED);
+        terminal.expect("up0");
+        assert_eq!(mode(&terminal.theirs), raw, "{args:?}");
+        // Stopped by what nobody can catch: what a shell did meanwhile is put right.
+        signal(&terminal.child, Signal::STOP);
+        is_stopped(&terminal);
+        signal(&terminal.child, Signal::CONT);
+        terminal.expect(ENTERED);
+        terminal.expect("up0");
+        terminal.press("q");
+        terminal.expect(LEFT);
+        assert_eq!(terminal.child.wait().unwrap().code(), Some(0), "{args:?}");
+        assert_eq!(mode(&terminal.theirs), terminal.before, "{args:?}");
+    }
+    Outcome::Passed
+}
+
+fn is_stopped(terminal: &Terminal) {
+    let end = Instant::now() + PATIENCE;
+    while !fs_text(&format!("/proc/{}/status", terminal.child.id())).contains("State:\tT") {
+        assert!(Instant::now() < end, "it does not stop");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn a_reader_that_goes_ends_it(sandbox: &mut Sandbox) -> Outcome {
     let mut command = sandbox.command(&["map", "--watch"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -344,6 +389,35 @@ fn a_reader_that_goes_ends_it(sandbox: &mut Sandbox) -> Outcome {
     let end = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < end, "it goes on, and nobody reads");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    Outcome::Passed
+}
+
+/// What nobody takes is not looked at again and again, and a signal ends the waiting.
+fn a_reader_that_stopped_neither_keeps_it_nor_fills_it(sandbox: &mut Sandbox) -> Outcome {
+    let mut command = sandbox.command(&["map", "--watch", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let live = Live::start(Depth::default(), false).unwrap();
+    // Far more lines than a pipe takes.
+    for round in 0..16 {
+        for n in 0..60 {
+            let name = format!("br{round}x{n}");
+            wire::add_bridge(&name).unwrap();
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+    let looks = live.looks();
+    assert!(looks < 10, "{looks} looks, and nobody takes what they see");
+    let waits = fs_text(&format!("/proc/{}/task/{}/wchan", child.id(), child.id()));
+    println!("it waits in {waits}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < end, "it waits for its reader for ever");
         thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(child.wait().unwrap().code(), Some(0));

@@ -37,6 +37,7 @@ tests![
     what_is_no_file_keeps_nobody_waiting,
     hostile_names_act_in_no_output,
     what_is_not_there_is_refused,
+    a_store_is_found_where_its_user_has_it,
 ];
 
 const FORMS: [&str; 6] = ["text", "json", "svg", "html", "dot", "mermaid"];
@@ -376,7 +377,7 @@ fn what_is_not_there_is_refused(sandbox: &mut Sandbox) -> Outcome {
         ("map --only left --only nobody --output svg", "called nobody"),
         ("map --network none-such --json", "on a network or bridge called none-such"),
         ("map --runtime lxc", "no container on this host is lxc's"),
-        ("map --runtime twinax --only up0", "called up0"),
+        ("map --runtime twinax --only up0", "all that was asked for"),
         ("peer nobody", "called nobody"),
     ] {
         let error = sandbox.refused(line);
@@ -387,5 +388,30 @@ fn what_is_not_there_is_refused(sandbox: &mut Sandbox) -> Outcome {
     {
         assert!(sandbox.done(line).contains("left"), "{line}");
     }
+    Outcome::Passed
+}
+
+/// An ordinary user's store is below `XDG_RUNTIME_DIR`, wherever that is: here `/run/user` itself,
+/// and not a directory below it.
+fn a_store_is_found_where_its_user_has_it(sandbox: &mut Sandbox) -> Outcome {
+    sandbox.done("network create web");
+    sandbox.start("left", "--network web");
+    assert!(sandbox.done("map").contains("  left "));
+    let only = |folder: &Path| {
+        let names: Vec<_> = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()).collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        names[0].clone()
+    };
+    // The store itself has mounts in it, and stays.
+    let record = only(&only(Path::new("/run/twinax")).join("containers")).join("record.json");
+    let theirs = Path::new("/run/user/twinax/state/containers/left/record.json");
+    fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+    fs::rename(&record, theirs).unwrap();
+    let map = sandbox.done("map");
+    let elsewhere = sandbox.command(&["map"]).env("XDG_RUNTIME_DIR", "/run/else").output().unwrap();
+    fs::rename(theirs, &record).unwrap();
+    assert!(map.contains("  left "), "{map}");
+    let elsewhere = String::from_utf8_lossy(&elsewhere.stdout).into_owned();
+    assert!(!elsewhere.contains("  left "), "{elsewhere}");
     Outcome::Passed
 }

@@ -1,7 +1,13 @@
 //! `snapshot` and `diff` around what Twinax and others do to a host.
 
-use std::{fs, io::Write, os::unix::fs::symlink, process::Stdio};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{FileTypeExt, symlink},
+    process::Stdio,
+};
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::Value as Json;
 
 use crate::{harness::Outcome, sandbox::Sandbox, tests, wire};
@@ -106,6 +112,22 @@ fn what_is_no_snapshot_is_refused(sandbox: &mut Sandbox) -> Outcome {
     sandbox.done("snapshot /run/tmp/link");
     assert_eq!(fs::read_to_string("/run/tmp/precious").unwrap(), "kept");
     assert!(fs::read_to_string("/run/tmp/link").unwrap().contains("twinax snapshot"));
+    // What is no file is no place for one, and neither is what leads there.
+    let pipe = "/run/tmp/pipe";
+    mkfifoat(CWD, pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    symlink(pipe, "/run/tmp/to-pipe").unwrap();
+    symlink("/dev/null", "/run/tmp/to-device").unwrap();
+    for (name, why) in [("pipe", "a pipe"), ("to-pipe", "a pipe"), ("to-device", "a device")] {
+        let error = sandbox.refused(&format!("snapshot /run/tmp/{name}"));
+        assert!(error.contains(&format!("/run/tmp/{name} is {why}")), "{error}");
+    }
+    assert!(fs::metadata(pipe).unwrap().file_type().is_fifo());
+    assert!(fs::symlink_metadata("/run/tmp/to-device").unwrap().is_symlink());
+    // The longest name there is.
+    sandbox.done(&format!("snapshot /run/tmp/{}", "n".repeat(255)));
+    // Names are others' words, too.
+    let output = sandbox.twinax(&["diff", "/run/tmp/\x1b[31m"]);
+    assert!(output.stderr.contains("cannot read /run/tmp/\\x1b[31m"), "{}", output.stderr);
     let left: Vec<_> = fs::read_dir("/run/tmp").unwrap().flatten().map(|e| e.file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{left:?}");
     Outcome::Passed

@@ -176,14 +176,7 @@ pub(super) enum Verb {
         names: Vec<ContainerName>,
     },
     /// Remove ended containers
-    Rm {
-        /// Kill and remove running containers too
-        #[arg(short, long)]
-        force: bool,
-        /// The containers
-        #[arg(required = true, value_name = "CONTAINER")]
-        names: Vec<ContainerName>,
-    },
+    Rm(Late<RemoveArgs>),
     /// List a container's published ports
     Port {
         /// The container
@@ -360,7 +353,7 @@ pub(super) struct TopArgs {
     pub wanted: WantedArgs,
 }
 
-/// What is to be in a map.
+// What is to be in a map. (Clap would take a doc comment for the words of `top`.)
 #[derive(Args)]
 pub(super) struct WantedArgs {
     /// Also namespaces with nothing in them, made by nobody that is known
@@ -390,13 +383,13 @@ pub(super) struct DoctorArgs {
     /// Only what concerns these: containers, pods, networks, interfaces, addresses, processes
     #[arg(value_name = "HANDLE", conflicts_with = "list")]
     pub of: Vec<String>,
-    /// Make this check only; may be repeated
+    /// Make this check only, or these: A,B; may be repeated
     #[arg(long, value_name = "CHECK", value_parser = checks(), hide_possible_values = true)]
-    #[arg(conflicts_with = "list")]
+    #[arg(value_delimiter = ',', conflicts_with = "list")]
     pub only: Vec<String>,
-    /// Do not make this check; may be repeated
+    /// Do not make this check, or these: A,B; may be repeated
     #[arg(long, value_name = "CHECK", value_parser = checks(), hide_possible_values = true)]
-    #[arg(conflicts_with = "list")]
+    #[arg(value_delimiter = ',', conflicts_with = "list")]
     pub skip: Vec<String>,
     /// List the checks there are, and make none
     #[arg(long)]
@@ -483,12 +476,25 @@ pub(super) enum NetworkVerb {
     /// Plug a running container into a network
     Connect(Box<Late<ConnectArgs>>),
     /// Unplug a running container from a network
-    Disconnect {
-        /// The network
-        network: NetworkName,
-        /// The container
-        container: ContainerName,
-    },
+    Disconnect(Late<DisconnectArgs>),
+}
+
+#[derive(Args)]
+pub(super) struct DisconnectArgs {
+    /// The network
+    pub network: NetworkName,
+    /// The container
+    pub container: ContainerName,
+}
+
+#[derive(Args)]
+pub(super) struct RemoveArgs {
+    /// Kill and remove running containers too
+    #[arg(short, long)]
+    pub force: bool,
+    /// The containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub names: Vec<ContainerName>,
 }
 
 #[derive(Args)]

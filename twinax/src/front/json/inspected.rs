@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 use twinax_core::{
-    handle::Meaning,
-    inspect::title,
+    handle::{Meaning, title},
     interior::{Attached, Interior},
     model::{LinkId, Netns},
     name::Mac,

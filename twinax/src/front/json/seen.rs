@@ -180,27 +180,37 @@ pub struct Diff<'a> {
     changes: Vec<Change<'a>>,
 }
 
+/// What is other than before, as `diff --json` and `map --watch --json` have it.
 #[derive(Serialize)]
-struct Change<'a> {
+pub struct Change<'a> {
+    change: &'static str,
     kind: &'static str,
-    /// The label of the namespace it is in, if it is in one.
     namespace: Option<&'a str>,
+    interface: Option<&'a str>,
+    containers: &'a [String],
     what: &'a str,
     before: Option<&'a str>,
     after: Option<&'a str>,
     text: String,
 }
 
-/// Returns what changed between two snapshots.
-pub fn diff<'a>(old: &'a Taken, new: &'a Taken, changes: &'a [changes::Change]) -> Diff<'a> {
-    let change = |change: &'a changes::Change| Change {
+/// Returns what is other than before.
+pub fn change(change: &changes::Change) -> Change<'_> {
+    Change {
+        change: change.way().as_str(),
         kind: change.kind.as_str(),
-        namespace: (!change.place.is_empty()).then_some(change.place.as_str()),
+        namespace: change.namespace.as_deref(),
+        interface: change.interface.as_deref(),
+        containers: &change.containers,
         what: &change.what,
         before: change.before.as_deref(),
         after: change.after.as_deref(),
         text: change.to_string(),
-    };
+    }
+}
+
+/// Returns what changed between two snapshots.
+pub fn diff<'a>(old: &'a Taken, new: &'a Taken, changes: &'a [changes::Change]) -> Diff<'a> {
     let same_boot = old.boot == new.boot;
     Diff { old, new, same_boot, changes: changes.iter().map(change).collect() }
 }

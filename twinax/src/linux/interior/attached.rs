@@ -1,6 +1,10 @@
 //! What hangs on links' wires: queueing disciplines, BPF programs, a bridge port's settings.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsRawFd, BorrowedFd},
+    thread,
+};
 
 use rustix::io::Errno;
 use twinax_core::{interior::Attached, name::IfName};
@@ -8,7 +12,8 @@ use twinax_core::{interior::Attached, name::IfName};
 use super::ask;
 use crate::linux::{
     netlink::{Message, attribute, attributes, number, text},
-    socket::RouteSocket,
+    netns::unshare_network,
+    socket::{Batch, RouteSocket},
 };
 
 const RTM_NEWLINK: u16 = 16;
@@ -32,22 +37,38 @@ const SIDES: [(u32, &str); 2] = [(0xffff_fff2, "tc ingress"), (0xffff_fff3, "tc 
 const TCX: [(u32, &str); 2] = [(46, "tcx ingress"), (47, "tcx egress")];
 
 // linux/if_link.h
+const IFLA_QDISC: u16 = 6;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_XDP: u16 = 43;
+const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 
-/// Reads what hangs on these links of the calling thread's namespace.
-pub(super) fn read(links: &BTreeMap<u32, IfName>) -> Result<Vec<(IfName, Attached)>, Errno> {
+// linux/net_namespace.h
+const RTM_NEWNSID: u16 = 88;
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
+const HOME: i32 = 0;
+
+/// So many links are asked one by one.
+const FEW: usize = 16;
+/// What a link has as queueing discipline that has none, or was never up.
+const NONE: &str = "noop";
+/// Those that have no others below, and of which no more is told than their kind.
+const PLAIN: [&str; 7] = ["noqueue", "pfifo_fast", "pfifo", "bfifo", "fq", "fq_codel", "codel"];
+
+/// Reads what hangs on these links of the calling thread's namespace, which `netns` stands for.
+pub(super) fn read(
+    links: &BTreeMap<u32, IfName>,
+    netns: BorrowedFd<'_>,
+) -> Result<Vec<(IfName, Attached)>, Errno> {
     let mut socket = RouteSocket::open()?;
     let mut found: BTreeMap<u32, Attached> =
         links.keys().map(|index| (*index, Attached::default())).collect();
+    let told = told(links, netns, &mut socket)?;
     let mut sided = Vec::new();
-    let list = |batch: &mut crate::linux::socket::Batch| {
-        batch.request(RTM_GETQDISC, 0).body(&[0; TC_HEADER]);
-    };
-    for (index, kind, words) in socket.dump(list, qdisc).map_err(|error| error.errno)? {
+    for (index, kind, words) in qdiscs(&told, links.len(), &mut socket)? {
         // Others are not asked for.
         let Some(one) = found.get_mut(&index) else { continue };
         if matches!(kind.as_str(), "ingress" | "clsact") {
@@ -55,13 +76,10 @@ pub(super) fn read(links: &BTreeMap<u32, IfName>) -> Result<Vec<(IfName, Attache
         }
         one.qdiscs.push(words);
     }
-    let list = |batch: &mut crate::linux::socket::Batch| {
-        batch.request(RTM_GETLINK, 0).body(&[0; LINK_HEADER]);
-    };
-    for (index, xdp, port) in socket.dump(list, link).map_err(|error| error.errno)? {
-        let Some(one) = found.get_mut(&index) else { continue };
-        one.port = port;
-        one.programs.extend(xdp.map(|id| ("xdp".to_owned(), id, ask::program_name(id))));
+    for link in told {
+        let Some(one) = found.get_mut(&link.index) else { continue };
+        one.port = link.port;
+        one.programs.extend(link.xdp.map(|id| ("xdp".to_owned(), id, ask::program_name(id))));
     }
     for index in sided {
         for (parent, side) in SIDES {
@@ -84,6 +102,100 @@ pub(super) fn read(links: &BTreeMap<u32, IfName>) -> Result<Vec<(IfName, Attache
     let named =
         found.into_iter().filter_map(|(index, one)| Some((links.get(&index)?.clone(), one)));
     Ok(named.collect())
+}
+
+/// What the kernel tells of the links: of each by a question, or of all that are there if they are
+/// many. It is asked from a namespace that nobody else is in: the kernel gives the namespace of a
+/// far end a number in that of whoever asks.
+fn told(
+    links: &BTreeMap<u32, IfName>,
+    netns: BorrowedFd<'_>,
+    within: &mut RouteSocket,
+) -> Result<Vec<Told>, Errno> {
+    let mut outside = outside(netns).ok();
+    let is_outside = outside.is_some();
+    let socket = outside.as_mut().unwrap_or(within);
+    let ask = |batch: &mut Batch, index: u32| {
+        let mut header = [0; LINK_HEADER];
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        let out = batch.request(RTM_GETLINK, 0);
+        out.body(&header);
+        if is_outside {
+            out.attr(IFLA_TARGET_NETNSID, &HOME.to_ne_bytes());
+        }
+    };
+    if links.len() > FEW {
+        return socket.dump(|batch| ask(batch, 0), link).map_err(|error| error.errno);
+    }
+    let all = |batch: &mut Batch| links.keys().for_each(|index| ask(batch, *index));
+    let mut told = Vec::with_capacity(links.len());
+    for answer in socket.ask(all, link).map_err(|error| error.errno)? {
+        match answer {
+            Ok(link) => told.push(link),
+            Err(Errno::NODEV) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(told)
+}
+
+/// A socket of a new namespace, which calls `netns` by the number `HOME`.
+fn outside(netns: BorrowedFd<'_>) -> Result<RouteSocket, Errno> {
+    let open = || {
+        unshare_network()?;
+        let mut socket = RouteSocket::open()?;
+        let mut batch = Batch::default();
+        let out = batch.request(RTM_NEWNSID, 0);
+        out.body(&[0; 4]); // struct rtgenmsg, padded
+        out.attr(NETNSA_FD, &netns.as_raw_fd().to_ne_bytes());
+        out.attr(NETNSA_NSID, &HOME.to_ne_bytes());
+        socket.send(&mut batch).map_err(|error| error.errno)?;
+        Ok(socket)
+    };
+    thread::scope(|scope| scope.spawn(open).join().unwrap_or(Err(Errno::IO)))
+}
+
+/// The queueing disciplines of the links: number of the link, kind, words. They can be listed of all
+/// links only (20 ms for a thousand); a few links are asked whether there is more to be told than
+/// the kind of the first, and mostly there is not.
+fn qdiscs(
+    told: &[Told],
+    count: usize,
+    socket: &mut RouteSocket,
+) -> Result<Vec<(u32, String, String)>, Errno> {
+    let plain = |link: &Told| link.qdisc == NONE || PLAIN.contains(&link.qdisc.as_str());
+    if count <= FEW && told.iter().all(plain) && !any_side(told, socket)? {
+        let some = told.iter().filter(|link| link.qdisc != NONE);
+        return Ok(some.map(|it| (it.index, it.qdisc.clone(), it.qdisc.clone())).collect());
+    }
+    let list = |batch: &mut Batch| {
+        batch.request(RTM_GETQDISC, 0).body(&[0; TC_HEADER]);
+    };
+    socket.dump(list, qdisc).map_err(|error| error.errno)
+}
+
+/// Whether one of the links may have `ingress` or `clsact`, which is not told of a link. Asked for a
+/// filter that nobody has, the kernel says whether there is anything to have one; if its
+/// words should change one day, all are listed.
+fn any_side(told: &[Told], socket: &mut RouteSocket) -> Result<bool, Errno> {
+    /// net/sched/cls_api.c, `__tcf_qdisc_find`.
+    const NO_PARENT: &str = "Parent Qdisc doesn't exists";
+    /// The last priority, of all protocols. (A kind is not named, as its module would be loaded.)
+    const FILTER: u32 = 0xffff_0000 | (libc::ETH_P_ALL as u16).to_be() as u32;
+    for link in told {
+        let mut header = [0; TC_HEADER];
+        header[4..8].copy_from_slice(&link.index.to_ne_bytes());
+        header[12..16].copy_from_slice(&SIDES[0].0.to_ne_bytes());
+        header[16..].copy_from_slice(&FILTER.to_ne_bytes());
+        let mut batch = Batch::default();
+        batch.request(RTM_GETTFILTER, 0).body(&header);
+        match socket.send(&mut batch) {
+            Err(error) if error.errno == Errno::INVAL && error.text == NO_PARENT => {}
+            Err(error) if error.errno == Errno::NODEV => {}
+            _ => return Ok(true),
+        }
+    }
+    Ok(false)
 }
 
 fn qdisc(message: &Message<'_>) -> Option<(u32, String, String)> {
@@ -178,8 +290,18 @@ fn filter(message: &Message<'_>) -> Option<Option<(u32, String)>> {
     Some(id.map(|id| (id, name)))
 }
 
-/// A link's XDP program, and its settings as a bridge's port.
-fn link(message: &Message<'_>) -> Option<(u32, Option<u32>, Vec<String>)> {
+/// What is told of a link.
+struct Told {
+    index: u32,
+    /// The kind of its first queueing discipline.
+    qdisc: String,
+    /// Its XDP program.
+    xdp: Option<u32>,
+    /// Its settings as a bridge's port.
+    port: Vec<String>,
+}
+
+fn link(message: &Message<'_>) -> Option<Told> {
     let (header, rest) = message.body.split_at_checked(LINK_HEADER)?;
     if message.kind != RTM_NEWLINK {
         return None;
@@ -188,8 +310,12 @@ fn link(message: &Message<'_>) -> Option<(u32, Option<u32>, Vec<String>)> {
     let info = attribute(rest, IFLA_LINKINFO).unwrap_or_default();
     let on_bridge = attribute(info, IFLA_INFO_SLAVE_KIND).and_then(text) == Some("bridge");
     let port = attribute(info, IFLA_INFO_SLAVE_DATA).filter(|_| on_bridge);
-    let xdp = xdp.and_then(number).filter(|id| *id != 0);
-    Some((number(&header[4..])?, xdp, port.map(port_words).unwrap_or_default()))
+    Some(Told {
+        index: number(&header[4..])?,
+        qdisc: attribute(rest, IFLA_QDISC).and_then(text).unwrap_or(NONE).to_owned(),
+        xdp: xdp.and_then(number).filter(|id| *id != 0),
+        port: port.map(port_words).unwrap_or_default(),
+    })
 }
 
 /// `IFLA_BRPORT_*`: those settings that are not as the kernel makes them.

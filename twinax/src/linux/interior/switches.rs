@@ -54,9 +54,11 @@ pub(super) fn read<'a>(links: impl Iterator<Item = &'a IfName>) -> BTreeMap<Stri
     for link in ["all", "default"].into_iter().chain(links) {
         names.extend(OF_LINKS.iter().map(|name| name.replace("{}", link)));
     }
-    let value = |name: String| {
-        let value = std::fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?;
-        Some((name, value.trim_end().replace('\t', " ")))
-    };
-    names.into_iter().filter_map(value).collect()
+    names.into_iter().filter_map(one).collect()
+}
+
+/// Reads one switch; `None` where there is no such thing.
+pub(super) fn one(name: String) -> Option<(String, String)> {
+    let value = std::fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?;
+    Some((name, value.trim_end().replace('\t', " ")))
 }
