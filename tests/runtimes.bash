@@ -413,7 +413,11 @@ traces-in() { # NAMESPACE
         cd /proc/sys/net; find . -type f ! -name nf_conntrack_count | sort | xargs grep -s .' 2>/dev/null
 }
 
-flows() { conntrack -L 2>/dev/null | grep -o '^[a-z]*\|\(src\|dst\|sport\|dport\)=[^ ]*' | paste -sd' ' | sort; }
+flows() { # a line each, without what counts down
+    conntrack -L 2>/dev/null | awk '{ line = $1
+        for (n = 2; n <= NF; n++) if ($n ~ /^(src|dst|sport|dport)=/) line = line " " $n
+        print line }' | sort
+}
 
 check-looking-leaves-no-trace() {
     local before handle form flows left=20
