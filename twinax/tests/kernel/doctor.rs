@@ -34,6 +34,7 @@ tests![
     without_our_tables_nothing_is_translated_nor_led,
     what_is_there_twice_is_found,
     routes_that_lead_nowhere_are_found,
+    what_cuts_a_container_off_its_network_is_found,
     steps_in_size_are_found,
     a_cable_that_is_down_is_found,
     a_full_bridge_is_found,
@@ -310,6 +311,61 @@ fn routes_that_lead_nowhere_are_found(sandbox: &mut Sandbox) -> Outcome {
     });
     wire::add_route("uplink", ip("10.9.0.128"), 25, Some(ip("192.0.2.2"))).unwrap();
     lab.finds(&["subnet-overlap"]);
+    Outcome::Passed
+}
+
+fn what_cuts_a_container_off_its_network_is_found(sandbox: &mut Sandbox) -> Outcome {
+    const STATE: u16 = 1;
+    const ISOLATED: u16 = 33;
+    // Without the spanning tree protocol the kernel turns any other state into forwarding at once.
+    const DISABLED: u8 = 0;
+    const FORWARDING: u8 = 3;
+    let lab = Lab::new(sandbox);
+    lab.sandbox.done("network create --no-icc --subnet 10.4.0.0/24 alone");
+    lab.sandbox.start("c4", "--network alone");
+    lab.sandbox.start("c5", "--network alone");
+    let [a, b] = by_hand(lab.sandbox);
+    lab.out.run(|| {
+        wire::add_route("eth0", ip("10.9.0.0"), 24, Some(ip("192.0.2.1"))).unwrap();
+    });
+    lab.finds(&[]);
+    let (at, to_b) = ("0.0.0.0:9".parse().unwrap(), "10.9.0.3:9".parse().unwrap());
+    let reaches = || matches!(a.reach(Talk::Tcp, &b, at, to_b), Reach::Reached(_));
+    assert!(reaches());
+
+    wire::set_port("a", STATE, DISABLED).unwrap();
+    assert!(!reaches());
+    let report = lab.finds(&["bridge-port-blocked"]);
+    assert_eq!(report["findings"][0]["severity"], "problem");
+    wire::set_port("a", STATE, FORWARDING).unwrap();
+    wire::set_port("a", ISOLATED, 1).unwrap();
+    lab.finds(&[]);
+    wire::set_port("b", ISOLATED, 1).unwrap();
+    assert!(!reaches());
+    let report = lab.finds(&["bridge-port-blocked"]);
+    assert_eq!(report["findings"][0]["severity"], "note");
+    wire::set_port("a", ISOLATED, 0).unwrap();
+    lab.finds(&[]);
+
+    wire::blackhole(ip("10.9.0.2"), 32, true).unwrap();
+    lab.finds(&["route-blackholed"]);
+    wire::blackhole(ip("10.9.0.2"), 32, false).unwrap();
+    let out = "192.0.2.2:9".parse().unwrap();
+    let gets_out = || matches!(a.reach(Talk::Tcp, &lab.out, at, out), Reach::Reached(_));
+    assert!(gets_out());
+    wire::prohibit(ip("10.9.0.0"), 24, true).unwrap();
+    assert!(!gets_out());
+    lab.finds(&["route-blackholed"]);
+    wire::prohibit(ip("10.9.0.0"), 24, false).unwrap();
+    lab.finds(&[]);
+
+    a.run(|| {
+        wire::del_addr("eth0", ip("10.9.0.2"), 24).unwrap();
+        wire::add_addr("eth0", ip("10.9.0.2"), 30).unwrap();
+        wire::add_route("eth0", any(), 0, Some(ip("10.9.0.1"))).unwrap();
+    });
+    let report = lab.finds(&["prefix-mismatch"]);
+    assert_eq!(report["findings"][0]["severity"], "warning");
     Outcome::Passed
 }
 
