@@ -123,6 +123,12 @@ pub const CHECKS: &[Check] = &[
         firewall::bridged,
     ),
     check(
+        "bridge-dropped",
+        Problem,
+        "a firewall of the bridge itself drops all between its ports",
+        firewall::frames,
+    ),
+    check(
         "masquerade-missing",
         Problem,
         "private addresses leave the host as they are",

@@ -431,6 +431,16 @@ fn policy(host: &mut Host, when: &str, action: &str) {
     ];
 }
 
+/// Adds a firewall for frames whose policy is to drop; it accepts all but those of one bridge.
+fn frames(host: &mut Host, rules: Vec<Rule>) {
+    let passes = |it: &LinkId| !["vethshop", "vethtill"].contains(&it.name.as_str());
+    let links: Vec<LinkId> = host.0.links.keys().filter(|it| passes(it)).cloned().collect();
+    let others = links.iter().map(|it| rule(vec![is(from(it.name.as_str()))], Action::Accept));
+    let rules = rules.into_iter().chain(others).collect();
+    let forward = chain("forward", base("filter", Hook::Forward, true), rules);
+    inside(host, &Netns::Host).firewall.push(table(Family::Bridge, "guard", vec![forward]));
+}
+
 /// Says how a bridge's port is set.
 fn port(host: &mut Host, name: &str, details: &[&str]) {
     host.facts(&self::host(name)).details = details.iter().map(|it| (*it).to_owned()).collect();
@@ -492,6 +502,10 @@ const BREAKS: &[Break] = &[
         for rule in forward.iter_mut().filter(|rule| rule.matches == [is(to("tx-web"))]) {
             rule.matches.push(established());
         }
+    }),
+    ("bridge-dropped", Problem, |h| frames(h, Vec::new())),
+    ("bridge-dropped", Problem, |h| {
+        frames(h, vec![rule(vec![is(from("nobody"))], Action::Accept)]);
     }),
     ("masquerade-missing", Note, |h| {
         h.0.interiors.get_mut(&Netns::Host).unwrap().firewall.pop();
@@ -729,6 +743,7 @@ fn what_cannot_be_read_is_not_judged() {
         "forwarding-off",
         "forward-dropped",
         "bridge-netfilter",
+        "bridge-dropped",
         "masquerade-missing",
         "neighbour-table-full",
         "published-not-led",
@@ -799,6 +814,12 @@ const MEANT: &[Change] = &[
         sink(h, "10.0.0.0/8", 0);
         sink(h, "10.89.0.0/24", 4096);
         sink(h, "0.0.0.0/0", 4096);
+    }),
+    ("a firewall for frames that lets some pass", |h| {
+        frames(h, vec![rule(vec![is(from("vethshop"))], Action::Accept)]);
+    }),
+    ("a firewall for frames with a rule that nobody understands", |h| {
+        frames(h, vec![rule(vec![is(What::Other("vlan".to_owned()))], Action::Accept)]);
     }),
     ("rules that concern others", |h| policy(h, "from 10.77.0.0/16", "prohibit")),
     ("rules of which nobody knows whom they concern", |h| {

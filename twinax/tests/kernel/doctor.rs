@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{IpAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     os::fd::{AsFd, AsRawFd},
 };
 
@@ -35,6 +35,7 @@ tests![
     what_is_there_twice_is_found,
     routes_that_lead_nowhere_are_found,
     what_cuts_a_container_off_its_network_is_found,
+    frames_dropped_by_a_firewall_of_the_bridge_are_found,
     steps_in_size_are_found,
     a_cable_that_is_down_is_found,
     a_full_bridge_is_found,
@@ -182,6 +183,11 @@ fn a_closed_switch_is_found(sandbox: &mut Sandbox) -> Outcome {
 /// Adds table `ip filter` with a chain FORWARD that drops what it does not accept, and it accepts
 /// nothing: as Docker leaves it on a host with no bridge of its own.
 fn drop_all() {
+    drop_by_policy(libc::NFPROTO_IPV4 as u8);
+}
+
+/// The same in a family's tables: `NF_BR_FORWARD` has the number of `NF_INET_FORWARD`.
+fn drop_by_policy(family: u8) {
     const NEWTABLE: u16 = 10 << 8;
     const NEWCHAIN: u16 = (10 << 8) | 3;
     let mut out = Outgoing::default();
@@ -191,10 +197,10 @@ fn drop_all() {
     };
     edge(&mut out, libc::NFNL_MSG_BATCH_BEGIN);
     out.message(NEWTABLE, libc::NLM_F_CREATE as u16, 1);
-    out.body(&[libc::NFPROTO_IPV4 as u8, 0, 0, 0]);
+    out.body(&[family, 0, 0, 0]);
     out.text(1, "filter");
     out.message(NEWCHAIN, libc::NLM_F_CREATE as u16, 2);
-    out.body(&[libc::NFPROTO_IPV4 as u8, 0, 0, 0]);
+    out.body(&[family, 0, 0, 0]);
     out.text(1, "filter");
     out.text(3, "FORWARD");
     out.text(7, "filter");
@@ -366,6 +372,20 @@ fn what_cuts_a_container_off_its_network_is_found(sandbox: &mut Sandbox) -> Outc
     });
     let report = lab.finds(&["prefix-mismatch"]);
     assert_eq!(report["findings"][0]["severity"], "warning");
+    Outcome::Passed
+}
+
+fn frames_dropped_by_a_firewall_of_the_bridge_are_found(sandbox: &mut Sandbox) -> Outcome {
+    let lab = Lab::new(sandbox);
+    let (c1, c2) = (lab.sandbox.inside("c1"), lab.sandbox.inside("c2"));
+    let (at, to) = ("0.0.0.0:9".parse().unwrap(), SocketAddr::new(c2.v4(), 9));
+    assert!(matches!(c1.netns.reach(Talk::Tcp, &c2.netns, at, to), Reach::Reached(_)));
+    drop_by_policy(libc::NFPROTO_BRIDGE as u8);
+    assert_eq!(c1.netns.reach(Talk::Tcp, &c2.netns, at, to), Reach::Timeout);
+    let report = lab.finds(&["bridge-dropped"]);
+    let drops = "chain FORWARD of table bridge filter (policy drop) drops frames between ports of \
+                 tx-web";
+    assert_eq!(report["findings"][0]["what"], drops);
     Outcome::Passed
 }
 
