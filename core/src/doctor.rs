@@ -18,6 +18,7 @@ mod forwarding;
 mod firewall;
 mod addresses;
 mod links;
+mod reach;
 mod conntrack;
 mod names;
 mod ports;
@@ -122,6 +123,12 @@ pub const CHECKS: &[Check] = &[
         firewall::bridged,
     ),
     check(
+        "bridge-dropped",
+        Problem,
+        "a firewall of the bridge itself drops all between its ports",
+        firewall::frames,
+    ),
+    check(
         "masquerade-missing",
         Problem,
         "private addresses leave the host as they are",
@@ -164,6 +171,18 @@ pub const CHECKS: &[Check] = &[
         addresses::overlap,
     ),
     check(
+        "prefix-mismatch",
+        Problem,
+        "a container takes more or less for its network than the bridge does",
+        reach::prefix,
+    ),
+    check(
+        "route-blackholed",
+        Problem,
+        "a rule or a route throws away what containers send or get",
+        reach::blackholed,
+    ),
+    check(
         "neighbour-table-full",
         Problem,
         "the kernel's table of neighbours is near its limit",
@@ -188,6 +207,12 @@ pub const CHECKS: &[Check] = &[
         links::mtu_uplink,
     ),
     check("port-down", Problem, "a container's cable or bridge is down", links::port_down),
+    check(
+        "bridge-port-blocked",
+        Problem,
+        "a bridge passes nothing through a container's port, or not between some",
+        reach::port_blocked,
+    ),
     check(
         "bridge-ports",
         Problem,
@@ -303,9 +328,10 @@ impl Report {
     /// Has commands lead through `holder`, a process in the user and network namespaces that are
     /// the host here: for whoever runs them stands outside.
     pub fn lead_through(&mut self, holder: u32) {
-        const TOOLS: [&str; 8] = [
+        const TOOLS: [&str; 9] = [
             "sysctl",
             "ip",
+            "bridge",
             "nft",
             "iptables",
             "ip6tables",

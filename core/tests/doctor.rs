@@ -400,6 +400,52 @@ type Break = (&'static str, Severity, fn(&mut Host));
 
 use Severity::{Note, Problem, Warning};
 
+/// Gives a container of Podman's network an address, and no route but what follows from it.
+fn prefix(host: &mut Host, addr: &str) {
+    let eth0 = link(&con(5003), "eth0");
+    host.facts(&eth0).addrs = vec![net(addr)];
+    host.0.topology.routes.retain(|it| it.link != eth0 || it.via.is_some());
+}
+
+/// Adds a route of the host that leads nowhere.
+fn sink(host: &mut Host, dst: &str, metric: u32) {
+    let route = Route { link: self::host("lo"), dst: net(dst), via: None, src: None };
+    let (kind, hops) = ("blackhole".to_owned(), Vec::new());
+    let route = SeenRoute { kind, hops, metric, ..seen_route(254, &route) };
+    inside(host, &Netns::Host).routes.push(route);
+}
+
+/// Adds a rule of the host before those that every kernel begins with.
+fn policy(host: &mut Host, when: &str, action: &str) {
+    let rule = |priority, when: &str, action: &str| PolicyRule {
+        ipv6: false,
+        priority,
+        when: when.to_owned(),
+        action: action.to_owned(),
+    };
+    inside(host, &Netns::Host).rules = vec![
+        rule(0, "from all", "lookup local"),
+        rule(100, when, action),
+        rule(32_766, "from all", "lookup main"),
+        rule(32_767, "from all", "lookup default"),
+    ];
+}
+
+/// Adds a firewall for frames whose policy is to drop; it accepts all but those of one bridge.
+fn frames(host: &mut Host, rules: Vec<Rule>) {
+    let passes = |it: &LinkId| !["vethshop", "vethtill"].contains(&it.name.as_str());
+    let links: Vec<LinkId> = host.0.links.keys().filter(|it| passes(it)).cloned().collect();
+    let others = links.iter().map(|it| rule(vec![is(from(it.name.as_str()))], Action::Accept));
+    let rules = rules.into_iter().chain(others).collect();
+    let forward = chain("forward", base("filter", Hook::Forward, true), rules);
+    inside(host, &Netns::Host).firewall.push(table(Family::Bridge, "guard", vec![forward]));
+}
+
+/// Says how a bridge's port is set.
+fn port(host: &mut Host, name: &str, details: &[&str]) {
+    host.facts(&self::host(name)).details = details.iter().map(|it| (*it).to_owned()).collect();
+}
+
 /// How a healthy host is broken, what must be found then, and that nothing else is.
 const BREAKS: &[Break] = &[
     ("forwarding-off", Problem, |h| {
@@ -457,6 +503,10 @@ const BREAKS: &[Break] = &[
             rule.matches.push(established());
         }
     }),
+    ("bridge-dropped", Problem, |h| frames(h, Vec::new())),
+    ("bridge-dropped", Problem, |h| {
+        frames(h, vec![rule(vec![is(from("nobody"))], Action::Accept)]);
+    }),
     ("masquerade-missing", Note, |h| {
         h.0.interiors.get_mut(&Netns::Host).unwrap().firewall.pop();
         let post = &mut inside(h, &Netns::Host).firewall[1].chains[0].rules;
@@ -500,6 +550,17 @@ const BREAKS: &[Break] = &[
     }),
     ("subnet-overlap", Problem, |h| route(h, "172.18.4.0/24")),
     ("subnet-overlap", Warning, |h| route(h, "172.16.0.0/14")),
+    ("prefix-mismatch", Warning, |h| prefix(h, "10.89.0.2/30")),
+    ("prefix-mismatch", Warning, |h| prefix(h, "10.89.0.2/16")),
+    ("prefix-mismatch", Problem, |h| {
+        h.facts(&link(&con(5007), "eth0")).addrs = vec![net("172.29.0.2/24")];
+        h.0.topology.routes.retain(|it| it.link != link(&con(5007), "eth0"));
+    }),
+    ("route-blackholed", Problem, |h| sink(h, "10.89.0.0/25", 0)),
+    ("route-blackholed", Problem, |h| sink(h, "172.29.0.2/32", 1024)),
+    ("route-blackholed", Problem, |h| policy(h, "from 10.89.0.0/24", "prohibit")),
+    ("route-blackholed", Problem, |h| policy(h, "from all to 172.29.0.2", "blackhole")),
+    ("route-blackholed", Problem, |h| policy(h, "from all iif podman1", "unreachable")),
     ("neighbour-table-full", Warning, |h| neighbours(h, 900)),
     ("neighbour-table-full", Problem, |h| neighbours(h, 1000)),
     ("neighbour-table-full", Warning, |h| {
@@ -528,6 +589,20 @@ const BREAKS: &[Break] = &[
         h.facts(&link(&con(5001), "eth0")).operstate = "lowerlayerdown".to_owned();
     }),
     ("port-down", Problem, |h| links_of(h, &host("br1")).up = false),
+    ("bridge-port-blocked", Problem, |h| port(h, "vethshop", &["port 1 blocking"])),
+    ("bridge-port-blocked", Problem, |h| port(h, "vethshop", &["port 1 disabled", "hairpin"])),
+    ("bridge-port-blocked", Warning, |h| {
+        for name in ["vethshop", "vethtill"] {
+            port(h, name, &["port 1 forwarding", "isolated"]);
+        }
+        let third = h.space("pid:5010", vec![workload(Runtime::Docker, "third", "")]);
+        h.cable(&link(&third, "eth0"), "veththird", Some("br1"), &[]);
+    }),
+    ("bridge-port-blocked", Note, |h| {
+        for name in ["vethshop", "vethtill"] {
+            port(h, name, &["port 1 forwarding", "isolated"]);
+        }
+    }),
     ("bridge-ports", Warning, |h| {
         for n in 0..918 {
             let port = host(&format!("tap{n}"));
@@ -668,9 +743,11 @@ fn what_cannot_be_read_is_not_judged() {
         "forwarding-off",
         "forward-dropped",
         "bridge-netfilter",
+        "bridge-dropped",
         "masquerade-missing",
         "neighbour-table-full",
         "published-not-led",
+        "route-blackholed",
         "published-no-listener",
         "published-loopback-listener",
     ];
@@ -717,6 +794,46 @@ const MEANT: &[Change] = &[
         let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;
         let apart = rule(vec![is(from("br1")), is(to("br1"))], Action::Drop);
         forward.insert(0, apart);
+    }),
+    ("a single address, and a route that says that the rest is near", |h| {
+        h.facts(&link(&con(5001), "eth0")).addrs.push(net("172.18.9.9/32"));
+        h.facts(&link(&con(5003), "eth0")).addrs = vec![net("10.89.0.2/30")];
+    }),
+    ("a bridge that answers for what is beyond it", |h| {
+        prefix(h, "10.89.0.2/16");
+        switch(h, &Netns::Host, "ipv4/conf/podman1/proxy_arp", "1");
+    }),
+    ("one isolated port keeps nobody from nobody", |h| {
+        port(h, "vethshop", &["port 1 forwarding", "isolated"]);
+    }),
+    ("the spanning tree protocol waits", |h| {
+        port(h, "vethshop", &["port 1 listening"]);
+        port(h, "br1", &["spanning tree"]);
+    }),
+    ("routes that lead nowhere behind those that lead on", |h| {
+        sink(h, "10.0.0.0/8", 0);
+        sink(h, "10.89.0.0/24", 4096);
+        sink(h, "0.0.0.0/0", 4096);
+    }),
+    ("a firewall for frames that lets some pass", |h| {
+        frames(h, vec![rule(vec![is(from("vethshop"))], Action::Accept)]);
+    }),
+    ("a firewall for frames with a rule that nobody understands", |h| {
+        frames(h, vec![rule(vec![is(What::Other("vlan".to_owned()))], Action::Accept)]);
+    }),
+    ("rules that concern others", |h| policy(h, "from 10.77.0.0/16", "prohibit")),
+    ("rules of which nobody knows whom they concern", |h| {
+        policy(h, "from 10.89.0.0/24 fwmark 0x1", "prohibit");
+    }),
+    ("a rule that leads elsewhere before one that leads nowhere", |h| {
+        policy(h, "from 10.89.0.0/24", "prohibit");
+        let rules = &mut inside(h, &Netns::Host).rules;
+        let action = "lookup 100".to_owned();
+        rules.insert(1, PolicyRule { action, priority: 99, ..rules[1].clone() });
+        let dst = net("0.0.0.0/0");
+        let via = Some("192.0.2.1".parse().unwrap());
+        let route = Route { link: host("enp1s0"), dst, via, src: None };
+        inside(h, &Netns::Host).routes.push(seen_route(100, &route));
     }),
     ("a rule that closes a network by name", |h| {
         let forward = &mut inside(h, &Netns::Host).firewall[0].chains[0].rules;

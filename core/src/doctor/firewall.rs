@@ -323,6 +323,66 @@ fn tell_bridged(
     found.add(Severity::Problem, Subject::link(exam.sight, bridge).with(ports), told);
 }
 
+/// A firewall of the bridge itself that accepts nothing of any container to any other.
+pub(super) fn frames(exam: &Exam<'_>, found: &mut Found) {
+    for (bridge, ports) in &exam.ports {
+        let far = |port: &&LinkId| exam.facts(port)?.leads_to.as_ref();
+        let ends: Vec<(&LinkId, IpAddr)> = ports
+            .iter()
+            .filter_map(|port| Some((*port, address(exam, far(port)?, false)?)))
+            .take(SAMPLES)
+            .collect();
+        if ends.len() < 2 {
+            continue;
+        }
+        let Some(interior) = walls(exam, &bridge.netns, found) else { continue };
+        let mut all = None;
+        let mut pairs = ends.iter().flat_map(|a| ends.iter().map(move |b| (a, b)));
+        // Where some pass it is meant that others do not.
+        let none_passes = pairs.all(|((from, src), (to, dst))| {
+            let frame = Packet { dst: Some(*dst), ..Packet::new(from, to, Some(*src), false) };
+            let by = packet::dropped_frame(exam, interior, &frame);
+            let is_dropped = from == to || by.is_some();
+            if by.is_some() {
+                all = by;
+            }
+            is_dropped
+        });
+        let Some(by) = all.filter(|_| none_passes) else { continue };
+        let told = Told {
+            what: format!("{} drops frames between ports of {}", chain_words(&by), bridge.name),
+            why: "What a bridge passes on goes through tables of family bridge, and no rule in \
+                  this chain accepts anything from one container to another: they reach the \
+                  bridge's own address, and not each other."
+                .to_owned(),
+            todo: admit_frames(exam, ports, &by),
+        };
+        let clients = ports.iter().filter_map(far).cloned();
+        found.add(Severity::Problem, Subject::link(exam.sight, bridge).with(clients), told);
+    }
+}
+
+/// The commands that let frames of a bridge's ports through; not by the bridge's name, for which
+/// many kernels lack a module (`nft_meta_bridge`).
+fn admit_frames(exam: &Exam<'_>, ports: &[&LinkId], by: &Dropped<'_>) -> Vec<String> {
+    let (table, chain) = (&by.table.name, &by.chain.name);
+    let accept = |port: &&LinkId| match is_told_to_nft(port.name.as_str(), [table, chain]) {
+        false => BY_HAND.to_owned(),
+        true => format!(
+            "{}nft insert rule bridge {} {} iifname {} accept",
+            within(exam.sight, &port.netns),
+            word(table),
+            word(chain),
+            quoted(port.name.as_str())
+        ),
+    };
+    let mut todo: Vec<String> = ports.iter().take(COMMANDS).map(accept).collect();
+    if ports.len() > COMMANDS {
+        todo.push(format!("# and the same for {} more", ports.len() - COMMANDS));
+    }
+    todo
+}
+
 /// Private addresses must be translated somewhere before they are out of sight.
 pub(super) fn masquerade(exam: &Exam<'_>, found: &mut Found) {
     for ((router, ipv6), ways) in exam.networks() {

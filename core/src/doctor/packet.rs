@@ -98,7 +98,31 @@ pub(super) fn dropped<'a>(
     hook: Hook,
     packet: &Packet<'_>,
 ) -> Option<Dropped<'a>> {
-    for (table, chain) in base_chains(interior, hook, "filter", packet.ipv6) {
+    first_drop(exam, base_chains(interior, hook, "filter", packet.ipv6), packet)
+}
+
+/// The same of frames that a bridge passes on, in the chains for those.
+pub(super) fn dropped_frame<'a>(
+    exam: &Exam<'_>,
+    interior: &'a Interior,
+    packet: &Packet<'_>,
+) -> Option<Dropped<'a>> {
+    let tables = interior.firewall.iter();
+    let tables = tables.filter(|table| !table.dormant && table.family == Family::Bridge);
+    let chains = tables.flat_map(|table| table.chains.iter().map(move |chain| (table, chain)));
+    let at = |chain: &Chain| {
+        let base = chain.base.as_ref();
+        base.is_some_and(|base| base.hook == Hook::Forward && base.kind == "filter")
+    };
+    first_drop(exam, chains.filter(|(_, chain)| at(chain)).collect(), packet)
+}
+
+fn first_drop<'a>(
+    exam: &Exam<'_>,
+    chains: Vec<(&'a Table, &'a Chain)>,
+    packet: &Packet<'_>,
+) -> Option<Dropped<'a>> {
+    for (table, chain) in chains {
         let mut walk = Walk { exam, table, packet, maybe: false, left: RULES_MAX };
         let by_policy = match walk.chain(chain, 0) {
             End::Left if chain.base.as_ref().is_some_and(|base| base.drops) => true,

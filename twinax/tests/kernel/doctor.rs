@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{IpAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     os::fd::{AsFd, AsRawFd},
 };
 
@@ -34,6 +34,8 @@ tests![
     without_our_tables_nothing_is_translated_nor_led,
     what_is_there_twice_is_found,
     routes_that_lead_nowhere_are_found,
+    what_cuts_a_container_off_its_network_is_found,
+    frames_dropped_by_a_firewall_of_the_bridge_are_found,
     steps_in_size_are_found,
     a_cable_that_is_down_is_found,
     a_full_bridge_is_found,
@@ -181,6 +183,11 @@ fn a_closed_switch_is_found(sandbox: &mut Sandbox) -> Outcome {
 /// Adds table `ip filter` with a chain FORWARD that drops what it does not accept, and it accepts
 /// nothing: as Docker leaves it on a host with no bridge of its own.
 fn drop_all() {
+    drop_by_policy(libc::NFPROTO_IPV4 as u8);
+}
+
+/// The same in a family's tables: `NF_BR_FORWARD` has the number of `NF_INET_FORWARD`.
+fn drop_by_policy(family: u8) {
     const NEWTABLE: u16 = 10 << 8;
     const NEWCHAIN: u16 = (10 << 8) | 3;
     let mut out = Outgoing::default();
@@ -190,10 +197,10 @@ fn drop_all() {
     };
     edge(&mut out, libc::NFNL_MSG_BATCH_BEGIN);
     out.message(NEWTABLE, libc::NLM_F_CREATE as u16, 1);
-    out.body(&[libc::NFPROTO_IPV4 as u8, 0, 0, 0]);
+    out.body(&[family, 0, 0, 0]);
     out.text(1, "filter");
     out.message(NEWCHAIN, libc::NLM_F_CREATE as u16, 2);
-    out.body(&[libc::NFPROTO_IPV4 as u8, 0, 0, 0]);
+    out.body(&[family, 0, 0, 0]);
     out.text(1, "filter");
     out.text(3, "FORWARD");
     out.text(7, "filter");
@@ -310,6 +317,75 @@ fn routes_that_lead_nowhere_are_found(sandbox: &mut Sandbox) -> Outcome {
     });
     wire::add_route("uplink", ip("10.9.0.128"), 25, Some(ip("192.0.2.2"))).unwrap();
     lab.finds(&["subnet-overlap"]);
+    Outcome::Passed
+}
+
+fn what_cuts_a_container_off_its_network_is_found(sandbox: &mut Sandbox) -> Outcome {
+    const STATE: u16 = 1;
+    const ISOLATED: u16 = 33;
+    // Without the spanning tree protocol the kernel turns any other state into forwarding at once.
+    const DISABLED: u8 = 0;
+    const FORWARDING: u8 = 3;
+    let lab = Lab::new(sandbox);
+    lab.sandbox.done("network create --no-icc --subnet 10.4.0.0/24 alone");
+    lab.sandbox.start("c4", "--network alone");
+    lab.sandbox.start("c5", "--network alone");
+    let [a, b] = by_hand(lab.sandbox);
+    lab.out.run(|| {
+        wire::add_route("eth0", ip("10.9.0.0"), 24, Some(ip("192.0.2.1"))).unwrap();
+    });
+    lab.finds(&[]);
+    let (at, to_b) = ("0.0.0.0:9".parse().unwrap(), "10.9.0.3:9".parse().unwrap());
+    let reaches = || matches!(a.reach(Talk::Tcp, &b, at, to_b), Reach::Reached(_));
+    assert!(reaches());
+
+    wire::set_port("a", STATE, DISABLED).unwrap();
+    assert!(!reaches());
+    let report = lab.finds(&["bridge-port-blocked"]);
+    assert_eq!(report["findings"][0]["severity"], "problem");
+    wire::set_port("a", STATE, FORWARDING).unwrap();
+    wire::set_port("a", ISOLATED, 1).unwrap();
+    lab.finds(&[]);
+    wire::set_port("b", ISOLATED, 1).unwrap();
+    assert!(!reaches());
+    let report = lab.finds(&["bridge-port-blocked"]);
+    assert_eq!(report["findings"][0]["severity"], "note");
+    wire::set_port("a", ISOLATED, 0).unwrap();
+    lab.finds(&[]);
+
+    wire::blackhole(ip("10.9.0.2"), 32, true).unwrap();
+    lab.finds(&["route-blackholed"]);
+    wire::blackhole(ip("10.9.0.2"), 32, false).unwrap();
+    let out = "192.0.2.2:9".parse().unwrap();
+    let gets_out = || matches!(a.reach(Talk::Tcp, &lab.out, at, out), Reach::Reached(_));
+    assert!(gets_out());
+    wire::prohibit(ip("10.9.0.0"), 24, true).unwrap();
+    assert!(!gets_out());
+    lab.finds(&["route-blackholed"]);
+    wire::prohibit(ip("10.9.0.0"), 24, false).unwrap();
+    lab.finds(&[]);
+
+    a.run(|| {
+        wire::del_addr("eth0", ip("10.9.0.2"), 24).unwrap();
+        wire::add_addr("eth0", ip("10.9.0.2"), 30).unwrap();
+        wire::add_route("eth0", any(), 0, Some(ip("10.9.0.1"))).unwrap();
+    });
+    let report = lab.finds(&["prefix-mismatch"]);
+    assert_eq!(report["findings"][0]["severity"], "warning");
+    Outcome::Passed
+}
+
+fn frames_dropped_by_a_firewall_of_the_bridge_are_found(sandbox: &mut Sandbox) -> Outcome {
+    let lab = Lab::new(sandbox);
+    let (c1, c2) = (lab.sandbox.inside("c1"), lab.sandbox.inside("c2"));
+    let (at, to) = ("0.0.0.0:9".parse().unwrap(), SocketAddr::new(c2.v4(), 9));
+    assert!(matches!(c1.netns.reach(Talk::Tcp, &c2.netns, at, to), Reach::Reached(_)));
+    drop_by_policy(libc::NFPROTO_BRIDGE as u8);
+    assert_eq!(c1.netns.reach(Talk::Tcp, &c2.netns, at, to), Reach::Timeout);
+    let report = lab.finds(&["bridge-dropped"]);
+    let drops = "chain FORWARD of table bridge filter (policy drop) drops frames between ports of \
+                 tx-web";
+    assert_eq!(report["findings"][0]["what"], drops);
     Outcome::Passed
 }
 

@@ -129,6 +129,46 @@ pub fn set_master(name: &str, master: &str) -> io::Result<()> {
     request(RTM_NEWLINK, 0, &body)
 }
 
+/// Sets what is one byte of a bridge's port: `IFLA_BRPORT_STATE`, `IFLA_BRPORT_ISOLATED`, …
+pub fn set_port(name: &str, setting: u16, value: u8) -> io::Result<()> {
+    const RTM_SETLINK: u16 = 19;
+    const IFLA_PROTINFO: u16 = 12 | 0x8000; // NLA_F_NESTED
+    let mut data = Vec::new();
+    attribute(&mut data, setting, &[value]);
+    let mut body = link_header(index(name)?, 0);
+    // Asked as of any link the kernel chooses the state itself again.
+    body[0] = libc::AF_BRIDGE as u8;
+    attribute(&mut body, IFLA_PROTINFO, &data);
+    request(RTM_SETLINK, 0, &body)
+}
+
+/// Adds or deletes a route that leads nowhere, of kind blackhole.
+pub fn blackhole(dst: IpAddr, prefix: u8, add: bool) -> io::Result<()> {
+    const RTM_DELROUTE: u16 = 25;
+    let mut body = vec![family(dst), prefix, 0, 0, 254, 4, 0, libc::RTN_BLACKHOLE, 0, 0, 0, 0];
+    attribute(&mut body, RTA_DST, &octets(dst));
+    match add {
+        true => request(RTM_NEWROUTE, NLM_F_CREATE_EXCL, &body),
+        false => request(RTM_DELROUTE, 0, &body),
+    }
+}
+
+/// Adds or deletes a policy rule that prohibits what comes from a subnet.
+pub fn prohibit(from: IpAddr, prefix: u8, add: bool) -> io::Result<()> {
+    const RTM_NEWRULE: u16 = 32;
+    const RTM_DELRULE: u16 = 33;
+    const FRA_SRC: u16 = 2;
+    const FRA_PRIORITY: u16 = 6;
+    const FR_ACT_PROHIBIT: u8 = 8;
+    let mut body = vec![family(from), 0, prefix, 0, 0, 0, 0, FR_ACT_PROHIBIT, 0, 0, 0, 0];
+    attribute(&mut body, FRA_SRC, &octets(from));
+    attribute(&mut body, FRA_PRIORITY, &100u32.to_ne_bytes());
+    match add {
+        true => request(RTM_NEWRULE, NLM_F_CREATE_EXCL, &body),
+        false => request(RTM_DELRULE, 0, &body),
+    }
+}
+
 /// The numbers that the calling thread's namespace has for others.
 pub fn numbers_of_namespaces() -> io::Result<Vec<i32>> {
     const RTM_GETNSID: u16 = 90;
