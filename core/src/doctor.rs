@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use self::exam::Exam;
 use crate::{
     handle::{Meaning, meanings},
+    map::some,
     model::{LinkId, Netns},
     name::{acts, shown},
     sight::{Sight, Space},
@@ -602,12 +603,4 @@ fn within(sight: &Sight, netns: &Netns) -> String {
 fn turn(sight: &Sight, netns: &Netns, switch: &str, value: &str) -> String {
     // With `/` between its parts a name may have dots in it.
     format!("{}sysctl -w {}={value}", within(sight, netns), spelled(&format!("net/{switch}")))
-}
-
-/// `1 container`, `3 containers`.
-fn some(n: usize, what: &str) -> String {
-    match n {
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
-    }
 }

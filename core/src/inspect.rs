@@ -7,7 +7,7 @@ use crate::{
     firewall::{Chain, Engine, Rule, Table, What},
     handle::Meaning,
     interior::{Interior, PolicyRule, SeenRoute},
-    map::{Branch, Cell, Tone, is_up, port_cells, shown, who},
+    map::{Branch, Cell, Tone, cell, is_up, list, port_cells, shown, some, who},
     model::{LinkId, Netns},
     peer::{bridges, members, numbers, on_the_wire, owner},
     published::{Published, published},
@@ -604,17 +604,4 @@ fn pair(what: &str, text: String) -> Branch {
 
 fn row(cells: [Cell; 4]) -> Branch {
     Branch { cells: cells.into(), children: Vec::new() }
-}
-
-fn cell(text: impl Display, tone: Tone) -> Cell {
-    Cell { text: text.to_string(), tone }
-}
-
-fn some(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-fn list<T: Display>(items: &[T]) -> String {
-    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
-    items.join(" ")
 }

@@ -706,11 +706,16 @@ pub(crate) fn held_by(space: &Space) -> String {
 }
 
 /// Whatever is in a cell may be somebody else's word.
-fn cell(text: impl Display, tone: Tone) -> Cell {
+pub(crate) fn cell(text: impl Display, tone: Tone) -> Cell {
     Cell { text: shown(&text.to_string()), tone }
 }
 
-fn list<T: Display>(items: &[T]) -> String {
+/// So many of something that takes an s.
+pub(crate) fn some(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+pub(crate) fn list<T: Display>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     items.join(" ")
 }

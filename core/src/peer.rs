@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     handle::{Meaning, meanings},
     interior::Attached,
-    map::{Branch, Cell, Tone, is_loopback, shown},
+    map::{Branch, Cell, Tone, cell, is_loopback, shown},
     model::{LinkId, Netns},
     sight::{Counters, Runtime, Sight, Space, Workload},
 };
@@ -278,11 +278,6 @@ fn faint(what: &str, text: String) -> Branch {
 
 fn row(cells: [Cell; 2]) -> Branch {
     Branch { cells: cells.into(), children: Vec::new() }
-}
-
-/// Whatever is in a cell may be somebody else's word.
-fn cell(text: impl AsRef<str>, tone: Tone) -> Cell {
-    Cell { text: shown(text.as_ref()), tone }
 }
 
 /// Why nothing is known of the links of the namespaces that a handle means, if that is so of all of

@@ -5,7 +5,7 @@ use super::Side;
 use crate::{
     handle::Meaning,
     inspect::{Detail, inspect},
-    map::{Branch, Cell, Subject, Tone, port_cells, shown},
+    map::{Branch, Cell, Subject, Tone, cell, port_cells, shown},
     model::{LinkId, Netns},
     peer,
     published::published,
@@ -82,8 +82,4 @@ fn rate(rates: &Rates, id: &LinkId, facts: &LinkFacts) -> Option<Branch> {
 
 fn row(what: &str, told: Cell) -> Branch {
     Branch { cells: vec![cell(what, Tone::Faint), told], children: Vec::new() }
-}
-
-fn cell(text: impl Into<String>, tone: Tone) -> Cell {
-    Cell { text: text.into(), tone }
 }
